@@ -1,0 +1,310 @@
+"""The ground every protocol stands on: what a point, a sample and a driver are.
+
+A protocol is a package of the same shape everywhere: `config` (pydantic: device and point), `plan` (pure:
+which requests serve these points), `codec` (pure: bytes to engineering values and back) and `driver` (I/O
+only). It is found by the entry point group `hilgate.protocols`, which names a `DeviceProtocol`.
+"""
+
+import abc
+import enum
+import math
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from typing import Annotated, Any, Literal, Protocol, Self
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+
+from protocols.units import Duration, Size
+
+Value = bool | int | float | str
+"""A value in engineering units: what the wire carries. An enumeration is its label, raw bytes are hex."""
+
+NAME_PATTERN = r"^[a-z0-9_][a-z0-9_-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+"""Device and point names (wire.md section 1): no dot, so a name is one word of an address."""
+
+
+class Quality(enum.StrEnum):
+    """Why a point has no good value now (wire.md section 2, `bad`)."""
+
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    DEVICE_ERROR = "device-error"
+    OUT_OF_RANGE = "out-of-range"
+    STALE = "stale"
+    NOT_A_NUMBER = "not-a-number"
+    BAD_CONFIG = "bad-config"
+
+
+class DeviceState(enum.StrEnum):
+    """A device as availability shows it (wire.md section 3)."""
+
+    ONLINE = "online"
+    CONNECTING = "connecting"
+    DEGRADED = "degraded"
+    OFFLINE = "offline"
+    DISABLED = "disabled"
+
+
+class Sample(msgspec.Struct, frozen=True, gc=False):
+    """Readings of some points of one device that were taken together.
+
+    `time_ns` is UTC in nanoseconds since 1970. `values` holds good values only, in engineering units;
+    `bad` says of every other point that was asked why it has none. A driver may hand out the same
+    `values` object again when nothing changed: nobody changes it.
+    """
+
+    time_ns: int
+    values: Mapping[str, Value]
+    bad: Mapping[str, Quality] = {}
+
+
+class DriverError(Exception):
+    """The device was asked and said no, or did not answer: a `failed` result.
+
+    `code` is one of the wire's `failed` codes; the text is one sentence a person can act on. `written`
+    holds what a write had already carried out when it failed.
+    """
+
+    def __init__(
+        self,
+        code: Literal["device-error", "timeout", "disconnected", "verify-mismatch"],
+        message: str,
+        written: Mapping[str, Value] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.written: Mapping[str, Value] = written or {}
+
+    @property
+    def quality(self) -> Quality:
+        """The quality of the points that this failure left without a value."""
+        return {"timeout": Quality.TIMEOUT, "disconnected": Quality.DISCONNECTED}.get(
+            self.code, Quality.DEVICE_ERROR
+        )
+
+
+class Refused(Exception):
+    """A command is wrong by itself and the device was not touched: a `rejected` result."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+Kind = Literal["boolean", "integer", "number", "string", "enumeration"]
+"""What a consumer sees: the JSON type of a point's value."""
+
+
+class Point(BaseModel, abc.ABC):
+    """What every protocol's points have in common; a protocol adds its own fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    access: Literal["ro", "rw", "wo"] = Field("ro", description="Read only, read and write, or write only.")
+    unit: str = Field("", description="Engineering unit of the value, after scale and offset.")
+    description: str = Field("", description="One line for people.")
+    min: float | None = Field(None, description="Lowest value that may be written, in engineering units.")
+    max: float | None = Field(None, description="Highest value that may be written, in engineering units.")
+    safe: Value | None = Field(None, description="The value that leaves the bench safe.")
+    poll: Duration | None = Field(None, gt=0, description="Poll period of this point instead of the device's.")
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """The point's key in the profile."""
+        return self._name
+
+    @property
+    def readable(self) -> bool:
+        """May be read and polled."""
+        return self.access != "wo"
+
+    @property
+    def writable(self) -> bool:
+        """May be written by a command."""
+        return self.access != "ro"
+
+    @property
+    @abc.abstractmethod
+    def kind(self) -> Kind:
+        """The JSON type of the point's values."""
+
+    @property
+    def choices(self) -> Sequence[str]:
+        """The labels of an enumeration, else empty."""
+        return ()
+
+    def accept(self, value: Any) -> Value:
+        """The value as it would be written, checked for access, type and limits before anything is touched.
+
+        A protocol's point extends this with what its representation can hold.
+
+        Raises:
+            Refused: `read-only`, `bad-type` or `out-of-range`.
+        """
+        if not self.writable:
+            raise Refused("read-only", f"point {self.name!r} is read-only; its profile says access: {self.access}")
+        good = _typed(self, value)
+        if self.min is not None and isinstance(good, int | float) and good < self.min:
+            raise Refused("out-of-range", f"{self.name} = {good} is below its min {self.min:g} {self.unit}".rstrip())
+        if self.max is not None and isinstance(good, int | float) and good > self.max:
+            raise Refused("out-of-range", f"{self.name} = {good} is above its max {self.max:g} {self.unit}".rstrip())
+        return good
+
+
+def _typed(point: Point, value: Any) -> Value:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    match point.kind:
+        case "boolean" if isinstance(value, bool):
+            return value
+        case "integer" if number and (isinstance(value, int) or value.is_integer()):
+            return int(value)
+        case "number" if number and math.isfinite(value):
+            return value  # type: ignore[no-any-return]  # narrowed by `number`
+        case "string" if isinstance(value, str):
+            return value
+        case "enumeration" if isinstance(value, str):
+            if value in point.choices:
+                return value
+            raise Refused("out-of-range", f"{point.name} takes one of {', '.join(point.choices)}; got {value!r:.60}")
+    raise Refused("bad-type", f"{point.name} takes a value of type {point.kind}; got {value!r:.60}")
+
+
+class Batch(BaseModel):
+    """When gathered samples leave as one event: whichever of the three comes first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    window: Duration = Field(0.05, ge=0, le=3600)
+    samples: int = Field(1000, ge=1, le=1000)
+    bytes: Size = Field(256 * 1024, ge=1024, le=256 * 1024)
+
+
+class DeviceConfig(BaseModel):
+    """What every protocol's devices have in common.
+
+    A protocol's subclass narrows `protocol` to a literal and `points` to its own point type, and adds
+    its `connection`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    protocol: str
+    description: str = ""
+    enabled: bool = Field(True, description="false: the device is left alone and shown as disabled.")
+    poll: Duration = Field(1.0, gt=0, description="How often points are read, unless a point says otherwise.")
+    report: Literal["every", "change"] = Field(
+        "every", description="Send every reading, or only values that changed (and all of them each `refresh`)."
+    )
+    refresh: Duration = Field(10.0, gt=0, description="With report: change, how often all values are sent.")
+    batch: Batch = Batch()
+    ttl: Duration | None = Field(None, gt=0, description="Time-to-live of the device's events; none by default.")
+    durable: bool = Field(True, description="Whether brokers keep the device's events on disk.")
+    points: Mapping[Name, Point]
+    sim: Mapping[str, Any] = Field(default_factory=dict, description="Behaviour of points when simulated.")
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """The device's key in the profile; set by `named`."""
+        return self._name
+
+    def named(self, name: str) -> Self:
+        """Sets the device's name, once, when the profile is read."""
+        self._name = name
+        return self
+
+    @model_validator(mode="after")
+    def _name_points(self) -> Self:
+        for name, point in self.points.items():
+            point._name = name
+        return self
+
+
+class Sink(Protocol):
+    """Where a driver's `run` puts what it learns. Every call returns at once and never fails."""
+
+    def sample(self, sample: Sample) -> None:
+        """Takes readings, in the order they were taken."""
+
+    def state(self, state: DeviceState, reason: str = "") -> None:
+        """Takes `online` or `degraded` (with a reason) of a device whose link is up."""
+
+    def missed(self, cycles: int, period: float) -> None:
+        """Counts poll cycles of `period` seconds that were skipped because time ran out."""
+
+
+class Driver(Protocol):
+    """One device. Owned and supervised by one task; never shared between loops."""
+
+    async def connect(self) -> None:
+        """Opens the link. Safe to call again after it was lost.
+
+        Raises:
+            DriverError: the device cannot be reached.
+        """
+
+    async def run(self, sink: Sink) -> None:
+        """Polls or subscribes until cancelled.
+
+        Raises:
+            DriverError: the link was lost; the owner connects again.
+        """
+
+    async def read(self, points: Sequence[str]) -> Sample:
+        """Reads points, by name, from the device now, also while `run` is at work.
+
+        Raises:
+            DriverError: not one point could be read.
+        """
+
+    async def write(self, values: Mapping[str, Value]) -> Sample:
+        """Writes values that `Point.accept` has passed, and says what was written.
+
+        Raises:
+            DriverError: not all were written; its `written` holds those that were.
+        """
+
+    async def call(self, method: str, args: Mapping[str, Any]) -> Any:
+        """Carries out one of the protocol's own operations; the answer is JSON-able.
+
+        Raises:
+            Refused: unknown method or wrong arguments; nothing was sent.
+            DriverError: the device said no or did not answer.
+        """
+
+    async def close(self) -> None:
+        """Lets the link go. Safe to call at any time, also twice."""
+
+
+class PlannedRequest(msgspec.Struct, frozen=True):
+    """One request of a poll plan, as `hilgate check` shows it."""
+
+    what: str
+    points: tuple[str, ...]
+    size: int
+    size_unit: str
+    period: float
+
+
+Shared = MutableMapping[Hashable, Any]
+"""What the drivers of one agent share, by key: for instance an open line with several units behind it."""
+
+
+class DeviceProtocol(Protocol):
+    """A protocol as the agent finds it. Importing the module that holds it must be cheap."""
+
+    name: str
+    """The word that profiles use in `protocol:`."""
+    methods: Mapping[str, str]
+    """What `call` takes: method name to one line of help."""
+
+    def config(self) -> type[DeviceConfig]:
+        """The pydantic model of a device of this protocol."""
+
+    def plan(self, device: Any) -> Sequence[PlannedRequest]:
+        """Which requests would poll this device. Pure."""
+
+    def driver(self, device: Any, shared: Shared) -> Driver:
+        """A driver for this device, not yet connected."""
