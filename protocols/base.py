@@ -9,6 +9,7 @@ import abc
 import enum
 import math
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
 import msgspec
@@ -204,15 +205,22 @@ class DeviceConfig(BaseModel):
     points: Mapping[Name, Point]
     sim: Mapping[str, Any] = Field(default_factory=dict, description="Behaviour of points when simulated.")
     _name: str = PrivateAttr("")
+    _folder: Path = PrivateAttr(Path())
 
     @property
     def name(self) -> str:
         """The device's key in the profile; set by `named`."""
         return self._name
 
-    def named(self, name: str) -> Self:
-        """Sets the device's name, once, when the profile is read."""
+    @property
+    def folder(self) -> Path:
+        """Where the profile lies: file names in it are relative to this; set by `named`."""
+        return self._folder
+
+    def named(self, name: str, folder: Path = Path()) -> Self:
+        """Sets the device's name and its profile's folder, once, when the profile is read."""
         self._name = name
+        self._folder = folder
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What all tests with real peers share: a missing peer skips its tests, or fails them where peers are required."""
+"""What all tests with real peers share: a missing peer skips them, or fails them where peers are required."""
 
 import os
 from typing import Protocol
