@@ -5,17 +5,35 @@ Independent of the protocol: a behaviour gives engineering values, the protocol'
 
 import dataclasses
 import difflib
+import math
 import zlib
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from protocols.base import DeviceConfig, Kind, Name, Point, Refused, Value
 from protocols.units import Duration
 from sim import waveforms
 from sim.record import read_record
+
+
+def _plain(raw: Any) -> Any:
+    if isinstance(raw, bool | int | str) or (isinstance(raw, float) and math.isfinite(raw)):
+        return raw
+    raise ValueError("a value is a finite number, a boolean or a text")
+
+
+_Value = Annotated[Value, BeforeValidator(_plain)]
 
 
 class _Part(BaseModel):
@@ -46,8 +64,8 @@ class Sine(Periodic):
 class Square(Periodic):
     """Two values in turn."""
 
-    low: Value = False
-    high: Value = True
+    low: _Value = False
+    high: _Value = True
     duty: float = Field(0.5, ge=0, le=1, description="Share of the period that is high; it comes first.")
 
 
@@ -91,7 +109,7 @@ _SOURCES = ("constant", "ramp", "sine", "square", "walk", "csv", "follow")
 class Spec(_Part):
     """What one point does: one source, and noise on top. A bare value is short for `{constant: value}`."""
 
-    constant: Value | None = None
+    constant: _Value | None = None
     ramp: Ramp | None = None
     sine: Sine | None = None
     square: Square | None = None
@@ -151,7 +169,7 @@ class _BehaviourError(ValueError):
 def behaviours(device: DeviceConfig) -> dict[str, Behaviour]:
     """The behaviour of every point of the device.
 
-    One that `sim` does not name holds its safe value, else zero or its first label; such a string is left out.
+    One that `sim` does not name holds its safe value, else zero or a first label; such a string is left out.
 
     Raises:
         ValidationError: everything that is wrong with the device's `sim`, with locations relative to it.
