@@ -1,0 +1,1 @@
+"""The gateway: profile, bench, commands, availability, uplink, store and the command line."""

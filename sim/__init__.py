@@ -1,0 +1,1 @@
+"""Simulated devices, waveforms and the embedded AMQP broker."""

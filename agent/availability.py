@@ -1,0 +1,184 @@
+"""What the bench tells the control plane: its availability, on every change and as a heartbeat."""
+
+import asyncio
+import platform
+import socket
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Literal
+
+import structlog
+
+from agent.bench import Bench
+from agent.clock import clock_status, rfc3339
+from agent.events import LOSS, Events
+from agent.rivals import Rivals
+from agent.store import Store
+from protocols.base import DeviceState
+
+State = Literal["starting", "available", "leased", "degraded", "fault", "maintenance", "stopping", "offline"]
+
+TTL_INTERVALS = 3
+
+
+class Availability:
+    """Judges the bench's state and sends it (wire.md section 3). Also says what was lost meanwhile."""
+
+    def __init__(
+        self,
+        bench_id: str,
+        bench: Bench,
+        events: Events,
+        store: Store,
+        rivals: Rivals,
+        *,
+        interval: float,
+        connected: Callable[[], bool],
+        enabled: bool = True,
+    ) -> None:
+        self.enabled = enabled
+        self._why_disabled = ""
+        self._bench_id = bench_id
+        self._bench = bench
+        self._events = events
+        self._store = store
+        self._rivals = rivals
+        self._interval = interval
+        self._connected = connected
+        self._phase: Literal["running", "stopping", "offline"] = "running"
+        self._revision = 0
+        self._since = (self.state, time.time_ns())
+        self._agent = {
+            "version": version("hilgate"),
+            "arch": platform.machine(),
+            "hostname": socket.gethostname(),
+        }
+        self._log = structlog.get_logger("availability")
+
+    @property
+    def state(self) -> State:
+        """The bench's state now."""
+        if self._phase != "running":
+            return self._phase
+        if not self.enabled:
+            return "maintenance"
+        devices = [device for device in self._bench.devices.values() if device.config.enabled]
+        if not self._bench.devices or not all(device.tried for device in devices):
+            return "starting"
+        if devices and not any(device.usable for device in devices):
+            return "fault"
+        if self._rivals.heard() or any(device.status is not DeviceState.ONLINE for device in devices):
+            return "degraded"
+        return "available"
+
+    @property
+    def reason(self) -> str:
+        """Why the state is not `available`, in words."""
+        said = [] if self.enabled else [f"disabled{': ' if self._why_disabled else ''}{self._why_disabled}"]
+        said += filter(None, [self._rivals.heard()])
+        for name, device in self._bench.devices.items():
+            if device.status not in (DeviceState.ONLINE, DeviceState.DISABLED):
+                said.append(f"{name} is {device.status}{': ' if device.reason else ''}{device.reason}")
+        return "; ".join(said)
+
+    def enable(self, enabled: bool, why: str = "") -> None:
+        """Opens the bench for commands that move it, or closes it."""
+        self.enabled, self._why_disabled = enabled, "" if enabled else why
+        self.changed()
+
+    def changed(self) -> None:
+        """Has availability sent soon."""
+        self._bench.changed.set()
+
+    def leave(self, phase: Literal["stopping", "offline"]) -> None:
+        """Says that the agent stops, or has stopped."""
+        self._phase = phase
+        self._send()
+
+    async def run(self) -> None:
+        """Sends at once on every change and each interval, until cancelled."""
+        loop = asyncio.get_running_loop()
+        beat = loop.time()
+        while True:
+            try:
+                async with asyncio.timeout_at(beat + self._interval):
+                    await self._bench.changed.wait()
+                self._bench.changed.clear()
+                self._send()
+            except TimeoutError:
+                beat += self._interval
+                self._say_losses()
+                # A heartbeat that cannot leave now is worth nothing later; changes are kept.
+                if self._connected():
+                    self._send()
+
+    def body(self) -> dict[str, Any]:
+        """The message body as wire.md section 3 has it."""
+        state = self.state
+        if state != self._since[0]:
+            self._log.info("bench is now", state=state, reason=self.reason)
+            self._since = (state, time.time_ns())
+        bench, profile = self._bench, self._bench.profile
+        return {
+            "bench": self._bench_id,
+            "epoch": self._store.epoch,
+            "revision": self._revision,
+            "time": rfc3339(time.time_ns()),
+            "state": state,
+            "since": rfc3339(self._since[1]),
+            "reason": self.reason,
+            "enabled": self.enabled,
+            "interval_s": self._interval,
+            "lease": None,
+            "mode": bench.mode,
+            "devices": {
+                name: {
+                    "protocol": device.config.protocol,
+                    "state": device.status,
+                    "mode": device.mode,
+                    "since": rfc3339(device.since_ns),
+                    "reason": device.reason,
+                }
+                for name, device in bench.devices.items()
+            },
+            "labels": profile.labels,
+            "profile": {"name": profile.profile, "digest": profile.digest},
+            "agent": self._agent,
+            "clock": clock_status(),
+            "outbox": self._store.outbox.stats(),
+        }
+
+    def _send(self) -> None:
+        self._revision += 1
+        self._events.availability(self.body(), mode=self._bench.mode, ttl=TTL_INTERVALS * self._interval)
+
+    def _say_losses(self) -> None:
+        for loss in self._store.outbox.take_losses():
+            self._events.bench(
+                LOSS,
+                {
+                    "source": loss.source,
+                    "reason": loss.reason,
+                    "count": loss.count,
+                    "first": str(loss.first),
+                    "last": str(loss.last),
+                    "first_time": rfc3339(loss.first_time_ns),
+                    "last_time": rfc3339(loss.last_time_ns),
+                },
+                mode=self._bench.mode,
+            )
+        for name, device in self._bench.devices.items():
+            cycles, since_ns = device.take_missed()
+            if cycles:
+                self._events.bench(
+                    LOSS,
+                    {
+                        "source": self._events.device_source(name),
+                        "reason": "missed-cycles",
+                        "count": cycles,
+                        "first_time": rfc3339(since_ns),
+                        "last_time": rfc3339(time.time_ns()),
+                    },
+                    mode=device.mode,
+                )

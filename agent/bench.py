@@ -1,0 +1,53 @@
+"""The bench: its devices, real or simulated, each under its own supervisor."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from agent.device import Device
+from agent.events import Events, Mode
+from agent.latest import LatestValues
+from agent.plugins import protocols, simulators
+from agent.profile import Profile
+from protocols.base import DeviceConfig, Shared
+
+
+class Bench:
+    """All devices of one profile. In `sil` mode each is a simulated one on loopback."""
+
+    def __init__(self, profile: Profile, events: Events, *, sil: bool) -> None:
+        self.profile = profile
+        self.mode: Mode = "sil" if sil else "hil"
+        self.latest = LatestValues()
+        self.devices: dict[str, Device] = {}
+        self.changed = asyncio.Event()
+        """Set when some device's state changed; whoever waits clears it."""
+        self._events = events
+        self._shared: Shared = {}
+
+    async def run(self) -> None:
+        """Supervises every device until cancelled; leaves no socket, task or simulated device behind.
+
+        Raises:
+            OSError: a simulated device found no port.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            configs = await self._simulated(stack) if self.mode == "sil" else self.profile.devices
+            for name, config in configs.items():
+                driver = protocols()[config.protocol].driver(config, self._shared)
+                self.devices[name] = Device(
+                    config, driver, self.mode, self._events, self.latest, self.changed.set
+                )
+            self.changed.set()
+            async with asyncio.TaskGroup() as group:
+                for name, device in self.devices.items():
+                    group.create_task(device.supervise(), name=f"device {name}")
+                await asyncio.get_running_loop().create_future()
+
+    async def _simulated(self, stack: contextlib.AsyncExitStack) -> Mapping[str, DeviceConfig]:
+        configs: dict[str, DeviceConfig] = {}
+        for protocol in sorted({config.protocol for config in self.profile.devices.values()}):
+            mine = {name: config for name, config in self.profile.devices.items() if config.protocol == protocol}
+            configs |= await stack.enter_async_context(simulators()[protocol].start(mine))
+        # The profile's order is the order of safe values and of every table.
+        return {name: configs[name] for name in self.profile.devices}

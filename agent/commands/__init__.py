@@ -1,0 +1,1 @@
+"""Commands: parsed, judged, carried out once, answered once (wire.md section 4)."""

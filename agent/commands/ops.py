@@ -1,0 +1,189 @@
+"""What each op does. The service decides when."""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from agent.availability import Availability
+from agent.bench import Bench
+from agent.clock import rfc3339
+from agent.commands.parse import Command, object_field, text_field
+from agent.device import Device
+from agent.plugins import protocols
+from protocols.base import DriverError, Point, Refused, Sample, Value
+
+DEVICE_OPS = ("read", "write", "call")
+
+
+class Ops:
+    """The operations of a bench. Each takes a command and returns its result's `data`.
+
+    Each raises `Refused` when nothing was done, `DriverError` when the device said no.
+    """
+
+    def __init__(self, bench_id: str, epoch: int, bench: Bench, availability: Availability) -> None:
+        self._bench_id = bench_id
+        self._epoch = epoch
+        self._bench = bench
+        self._availability = availability
+        self._table: Mapping[str, Callable[[Command], Awaitable[Any]]] = {
+            "ping": self._ping,
+            "describe": self._describe,
+            "read": self._read,
+            "write": self._write,
+            "call": self._call,
+            "enable": self._enable,
+            "disable": self._disable,
+        }
+
+    def known(self, op: str) -> bool:
+        """Whether there is such an op."""
+        return op in self._table
+
+    def device_of(self, command: Command) -> Device | None:
+        """The device whose queue a command belongs in, or None for one of the bench itself.
+
+        Raises:
+            Refused: no such device.
+        """
+        if command.op not in DEVICE_OPS:
+            return None
+        name = text_field(command.fields, "device")
+        device = self._bench.devices.get(name)
+        if device is None:
+            known = ", ".join(self._bench.devices) or "none"
+            raise Refused("unknown-device", f"bench {self._bench_id} has no device {name!r:.80}; it has {known}")
+        return device
+
+    async def carry_out(self, command: Command) -> Any:
+        """Does what the command asks."""
+        return await self._table[command.op](command)
+
+    async def _ping(self, command: Command) -> Any:
+        return {"time": rfc3339(time.time_ns()), "epoch": self._epoch}
+
+    async def _describe(self, command: Command) -> Any:
+        bench, profile = self._bench, self._bench.profile
+        return {
+            "bench": self._bench_id,
+            "profile": {"name": profile.profile, "digest": profile.digest},
+            "labels": profile.labels,
+            "mode": bench.mode,
+            "devices": {name: _describe_device(device) for name, device in bench.devices.items()},
+        }
+
+    async def _read(self, command: Command) -> Any:
+        device = self._need_device(command)
+        names = command.fields.get("points")
+        if names is None:
+            names = [name for name, point in device.config.points.items() if point.readable]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise Refused("malformed", "op read takes the field 'points' as a list of names")
+        for name in names:
+            if not _point(device, name).readable:
+                raise Refused("bad-type", f"point {name!r} is write-only: it cannot be read")
+        if not names:
+            return {"values": {}, "bad": {}, "time": rfc3339(time.time_ns())}
+        sample = await device.read(list(dict.fromkeys(names)))
+        return {"values": sample.values, "bad": sample.bad, "time": rfc3339(sample.time_ns)}
+
+    async def _write(self, command: Command) -> Any:
+        device = self._need_device(command)
+        wanted = object_field(command.fields, "values")
+        verify = command.fields.get("verify", False)
+        if not isinstance(verify, bool):
+            raise Refused("malformed", "op write takes the field 'verify' as true or false")
+        if not wanted:
+            raise Refused("malformed", "op write needs at least one point in 'values'")
+        values = {name: _point(device, name).accept(value) for name, value in wanted.items()}
+        if verify and (blind := [name for name in values if not device.config.points[name].readable]):
+            raise Refused("bad-type", f"point {blind[0]!r} is write-only: it cannot be verified")
+        self._need_enabled()
+        written = await device.write(values)
+        if not verify:
+            return {"values": written.values}
+        return {"values": written.values, "read_back": await _verify(device, written)}
+
+    async def _call(self, command: Command) -> Any:
+        device = self._need_device(command)
+        method = text_field(command.fields, "method")
+        args = object_field(command.fields, "args", required=False)
+        methods = protocols()[device.config.protocol].methods
+        if method not in methods:
+            known = ", ".join(methods)
+            raise Refused("unknown-op", f"device {device.name} has no method {method!r:.80}; it has {known}")
+        self._need_enabled()
+        return await device.call(method, args)
+
+    async def _enable(self, command: Command) -> Any:
+        self._availability.enable(True)
+        return {"enabled": True}
+
+    async def _disable(self, command: Command) -> Any:
+        self._availability.enable(False, text_field(command.fields, "reason", required=False))
+        return {"enabled": False}
+
+    def _need_device(self, command: Command) -> Device:
+        device = self.device_of(command)
+        if device is None or not device.config.enabled:
+            raise Refused("disabled", f"device {command.fields['device']} is disabled in the profile")
+        return device
+
+    def _need_enabled(self) -> None:
+        if not self._availability.enabled:
+            raise Refused("disabled", f"bench {self._bench_id} is disabled; op enable opens it again")
+
+
+def _point(device: Device, name: str) -> Point:
+    point = device.config.points.get(name)
+    if point is None:
+        raise Refused("unknown-point", f"device {device.name} has no point {name!r:.80}; op describe lists them")
+    return point
+
+
+async def _verify(device: Device, written: Sample) -> Mapping[str, Value]:
+    """Reads back what was written.
+
+    Raises:
+        DriverError: `verify-mismatch`, or the device did not answer.
+    """
+    back = await device.read(list(written.values))
+    wrong = [name for name, value in written.values.items() if not _same(value, back.values.get(name))]
+    if wrong:
+        name = wrong[0]
+        got = back.values.get(name, back.bad.get(name))
+        raise DriverError("verify-mismatch", f"{name} was written as {written.values[name]} and reads back as {got}")
+    return back.values
+
+
+def _same(written: Value, read: Value | None) -> bool:
+    if isinstance(written, float) and isinstance(read, int | float):
+        return math.isclose(written, read, rel_tol=1e-9, abs_tol=1e-12)
+    return written == read and read is not None
+
+
+def _describe_device(device: Device) -> dict[str, Any]:
+    protocol = protocols()[device.config.protocol]
+    return {
+        "protocol": device.config.protocol,
+        "description": device.config.description,
+        "mode": device.mode,
+        "state": device.status,
+        "poll_s": device.config.poll,
+        "ops": DEVICE_OPS,
+        "methods": protocol.methods,
+        "points": {name: _describe_point(point) for name, point in device.config.points.items()},
+    }
+
+
+def _describe_point(point: Point) -> dict[str, Any]:
+    described: dict[str, Any] = {"unit": point.unit, "type": point.kind, "access": point.access}
+    optional = {
+        "min": point.min,
+        "max": point.max,
+        "safe": point.safe,
+        "choices": list(point.choices) or None,
+        "description": point.description or None,
+    }
+    return described | {key: value for key, value in optional.items() if value is not None}

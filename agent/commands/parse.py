@@ -1,0 +1,118 @@
+"""From a hostile message to a command. Pure."""
+
+import uuid
+from typing import Any
+
+import msgspec
+
+from protocols.amqp.codec import Message, MessageId, ULong
+from protocols.base import Refused
+
+MAX_COMMAND_BYTES = 1024 * 1024
+
+
+class Command(msgspec.Struct, frozen=True):
+    """A command as it was asked for."""
+
+    key: str
+    """The message-id with its type, as the journal knows it."""
+    op: str
+    fields: dict[str, Any]
+    reply_to: str | None
+    correlation_id: MessageId
+    user: str
+    created_ms: int | None
+    expires_ms: int | None
+    """The earlier of absolute-expiry-time and creation (or arrival) time plus ttl, UTC."""
+    received_ns: int
+
+
+class NotACommand(Exception):
+    """The message cannot be a command; `code` is the wire's `malformed` or `too-large`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def parse(message: Message, received_ns: int) -> Command:
+    """Takes a message apart.
+
+    Raises:
+        NotACommand: no message-id, over 1 MiB, not JSON, or not an object with an `op`.
+    """
+    if len(message.body) > MAX_COMMAND_BYTES:
+        raise NotACommand("too-large", f"the body has {len(message.body)} bytes; at most {MAX_COMMAND_BYTES} are read")
+    if message.message_id is None:
+        raise NotACommand("malformed", "the message has no message-id, so it could not be told from a repeated one")
+    fields = _json(message.body)
+    if not isinstance(fields, dict) or not isinstance(fields.get("op"), str):
+        raise NotACommand("malformed", 'the body must be a JSON object such as {"op": "ping"}')
+    return Command(
+        key=journal_key(message.message_id),
+        op=fields["op"],
+        fields=fields,
+        reply_to=message.reply_to,
+        correlation_id=answer_to(message) or message.message_id,
+        user=(message.user_id or b"").decode(errors="replace")[:256],
+        created_ms=message.creation_ms,
+        expires_ms=_expiry(message, received_ns),
+        received_ns=received_ns,
+    )
+
+
+def answer_to(message: Message) -> MessageId | None:
+    """The correlation-id of a result: the command's own, else its message-id."""
+    return message.message_id if message.correlation_id is None else message.correlation_id
+
+
+def journal_key(message_id: MessageId) -> str:
+    """A text for a message-id that keeps its AMQP type: the string "1" is not the ulong 1."""
+    match message_id:
+        case str():
+            return f"s:{message_id}"
+        case bytes():
+            return f"b:{message_id.hex()}"
+        case uuid.UUID():
+            return f"g:{message_id}"
+        case ULong() | int():
+            return f"u:{int(message_id)}"
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise NotACommand("malformed", f"the body is not JSON: {error}") from None
+
+
+def _expiry(message: Message, received_ns: int) -> int | None:
+    times = [] if message.absolute_expiry_ms is None else [message.absolute_expiry_ms]
+    if message.ttl_ms is not None:
+        created = received_ns // 1_000_000 if message.creation_ms is None else message.creation_ms
+        times.append(created + message.ttl_ms)
+    return min(times, default=None)
+
+
+def text_field(fields: dict[str, Any], name: str, *, required: bool = True) -> str:
+    """A string field of a command.
+
+    Raises:
+        Refused: missing or of another type.
+    """
+    value = fields.get(name, "" if not required else None)
+    if not isinstance(value, str):
+        raise Refused("malformed", f"op {fields['op']} needs the field {name!r} as a string")
+    return value
+
+
+def object_field(fields: dict[str, Any], name: str, *, required: bool = True) -> dict[str, Any]:
+    """An object field of a command.
+
+    Raises:
+        Refused: missing or of another type.
+    """
+    value = fields.get(name, {} if not required else None)
+    if not isinstance(value, dict):
+        raise Refused("malformed", f"op {fields['op']} needs the field {name!r} as an object")
+    return value

@@ -1,0 +1,49 @@
+"""What came of a command. Pure."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from agent.clock import rfc3339
+from protocols.base import DriverError, Refused
+
+Status = Literal["ok", "rejected", "failed", "indeterminate"]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The body of a result (wire.md section 4)."""
+
+    op: str
+    status: Status
+    code: str
+    message: str
+    data: Any
+    received: str
+    finished: str
+
+    def encode(self) -> bytes:
+        """The result as JSON."""
+        return msgspec.json.encode(self)
+
+
+def result(
+    op: str, received_ns: int, status: Status, *, code: str = "", message: str = "", data: Any = None
+) -> Result:
+    """A result that is finished now."""
+    return Result(op, status, code, message, data or {}, rfc3339(received_ns), rfc3339(time.time_ns()))
+
+
+def of_error(op: str, received_ns: int, error: Exception) -> Result:
+    """The result of a command that ended with an error."""
+    match error:
+        case Refused():
+            return result(op, received_ns, "rejected", code=error.code, message=str(error))
+        case DriverError(written=written) if written:
+            data: Mapping[str, Any] = {"values": written}
+            return result(op, received_ns, "failed", code="partial", message=str(error), data=data)
+        case DriverError():
+            return result(op, received_ns, "failed", code=error.code, message=str(error))
+    message = f"internal error: {type(error).__name__}: {error}"
+    return result(op, received_ns, "failed", code="device-error", message=message)

@@ -1,0 +1,131 @@
+"""Events as they leave: CloudEvents with their sequence, put into the outbox."""
+
+import secrets
+import time
+from typing import Any, Literal
+
+import msgspec
+
+from agent.store import Lane, Outgoing, Store
+from protocols.amqp.client import Address
+from protocols.amqp.cloudevents import Event, to_message
+from protocols.amqp.codec import MessageId, encode
+
+Mode = Literal["hil", "sil"]
+
+SAMPLES = "io.hilgate.samples.v1"
+AVAILABILITY = "io.hilgate.availability.v1"
+DEVICE = "io.hilgate.device.v1"
+LOSS = "io.hilgate.loss.v1"
+RESULT = "io.hilgate.result.v1"
+
+AVAILABILITY_ADDRESS = Address("hil.availability", "topic")
+
+_PRIORITY = {AVAILABILITY: 7, RESULT: 6}
+_OTHER_PRIORITY = 4
+
+
+class Events:
+    """Makes the events of one agent. Each source has one counter; results, which have one reader, their own."""
+
+    def __init__(self, bench: str, store: Store, *, structured: bool = False) -> None:
+        self.instance = secrets.token_hex(6)
+        """Begins every event id of this process, so that another agent's events can be told apart."""
+        self._bench = bench
+        self._store = store
+        self._structured = structured
+        self._count = 0
+
+    @property
+    def bench_source(self) -> str:
+        """The `source` of events of the bench itself."""
+        return f"/benches/{self._bench}"
+
+    def device_source(self, device: str) -> str:
+        """The `source` of a device's events."""
+        return f"/benches/{self._bench}/devices/{device}"
+
+    def device(
+        self,
+        device: str,
+        body: bytes,
+        *,
+        time_ns: int,
+        mode: Mode,
+        ttl: float | None,
+        durable: bool,
+    ) -> None:
+        """Sends samples of a device; `body` is the encoded JSON."""
+        address = Address(f"hil.{self._bench}.events.{device}", "topic")
+        source = self.device_source(device)
+        self._put(SAMPLES, source, address, Lane.TELEMETRY, body, time_ns, mode, ttl=ttl, durable=durable)
+
+    def device_change(self, device: str, body: Any, *, mode: Mode) -> None:
+        """Sends a change of a device's state, to the device's own topic."""
+        address = Address(f"hil.{self._bench}.events.{device}", "topic")
+        data = msgspec.json.encode(body)
+        self._put(DEVICE, self.device_source(device), address, Lane.EVENT, data, time.time_ns(), mode)
+
+    def bench(self, kind: str, body: Any, *, mode: Mode) -> None:
+        """Sends an event of the bench itself."""
+        address = Address(f"hil.{self._bench}.events.bench", "topic")
+        self._put(kind, self.bench_source, address, Lane.EVENT, msgspec.json.encode(body), time.time_ns(), mode)
+
+    def availability(self, body: Any, *, mode: Mode, ttl: float) -> None:
+        """Sends availability; `ttl` in seconds."""
+        data = msgspec.json.encode(body)
+        time_ns = time.time_ns()
+        self._put(AVAILABILITY, self.bench_source, AVAILABILITY_ADDRESS, Lane.EVENT, data, time_ns, mode, ttl=ttl)
+
+    def result(self, body: bytes, *, mode: Mode, reply_to: str | None, correlation_id: MessageId | None) -> None:
+        """Sends a command's result to whoever asked, or to the bench's results topic."""
+        address = Address(reply_to, "direct") if reply_to else Address(f"hil.{self._bench}.results", "topic")
+        self._put(
+            RESULT,
+            self.bench_source,
+            address,
+            Lane.RESULT,
+            body,
+            time.time_ns(),
+            mode,
+            counter=f"{self.bench_source}#results",
+            correlation_id=correlation_id,
+        )
+
+    def _put(
+        self,
+        kind: str,
+        source: str,
+        address: Address,
+        lane: Lane,
+        data: bytes,
+        time_ns: int,
+        mode: Mode,
+        *,
+        ttl: float | None = None,
+        durable: bool = True,
+        counter: str | None = None,
+        correlation_id: MessageId | None = None,
+    ) -> None:
+        self._count += 1
+        sequence = self._store.next_sequence(counter or source)
+        event = Event(
+            id=f"{self.instance}-{self._count}",
+            source=source,
+            type=kind,
+            time_ns=time_ns,
+            sequence=sequence,
+            epoch=self._store.epoch,
+            mode=mode,
+            data=data,
+        )
+        message = to_message(event, structured=self._structured)
+        message.durable = durable
+        message.priority = _PRIORITY.get(kind, _OTHER_PRIORITY)
+        message.ttl_ms = None if ttl is None else max(1, round(ttl * 1000))
+        message.creation_ms = time_ns // 1_000_000
+        message.to = address.name
+        message.correlation_id = correlation_id
+        # Only telemetry goes stale in the outbox: a hole in the bench's own sequence would read as loss.
+        expires = time.monotonic() + ttl if ttl is not None and lane is Lane.TELEMETRY else None
+        self._store.outbox.put(Outgoing(address, lane, source, sequence, time_ns, encode(message), expires))

@@ -1,0 +1,59 @@
+"""Two agents with one bench id: each hears the other's availability, and says so loudly."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from agent.events import AVAILABILITY, Events
+from protocols.amqp.client import Delivery
+from protocols.amqp.cloudevents import from_message
+from protocols.amqp.codec import CodecError
+
+
+class Rivals:
+    """Listens to `hil.availability` for this bench's id in another agent's mouth."""
+
+    def __init__(self, bench_id: str, events: Events, changed: Callable[[], None]) -> None:
+        self._bench_id = bench_id
+        self._events = events
+        self._changed = changed
+        self._started_ns = time.time_ns()
+        self._rival = ""
+        self._until = 0.0
+        self._log = structlog.get_logger("availability")
+
+    def heard(self) -> str:
+        """A sentence about the other agent, or nothing when none was heard for 3 of its intervals."""
+        return self._rival if time.monotonic() < self._until else ""
+
+    def on_message(self, delivery: Delivery) -> None:
+        """Takes one availability message, of any bench."""
+        delivery.accept()
+        try:
+            event = from_message(delivery.message())
+            ours = event.type == AVAILABILITY and event.source == self._events.bench_source
+            # What a predecessor left behind (a broker may keep the last value) is no rival.
+            if not ours or event.id.startswith(self._events.instance) or event.time_ns < self._started_ns:
+                return
+            body = msgspec.json.decode(event.data, type=dict[str, Any])
+        except (CodecError, msgspec.DecodeError, ValueError) as error:
+            self._log.debug("not an availability message", error=str(error))
+            return
+        if body.get("state") == "offline":
+            self._until = 0.0
+        else:
+            self._hear(body)
+        self._changed()
+
+    def _hear(self, body: dict[str, Any]) -> None:
+        agent, interval = body.get("agent"), body.get("interval_s")
+        host = agent.get("hostname") if isinstance(agent, dict) else None
+        self._rival = (
+            f"another agent (host {host!s:.64}, epoch {body.get('epoch')!s:.20}) also runs bench"
+            f" {self._bench_id}: stop one of them"
+        )
+        self._until = time.monotonic() + 3 * (interval if isinstance(interval, int | float) else 5.0)
+        self._log.error(self._rival)

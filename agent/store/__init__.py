@@ -1,0 +1,9 @@
+"""What must outlive a message in flight: the outbox, the command journal, sequence counters and the epoch.
+
+`base` says what a store does; `memory` keeps it for the life of the process.
+"""
+
+from agent.store.base import REPLIES, Journal, JournalEntry, Lane, Outbox, OutboxStats, Outgoing, Store
+from agent.store.memory import MemoryStore
+
+__all__ = ["REPLIES", "Journal", "JournalEntry", "Lane", "MemoryStore", "Outbox", "OutboxStats", "Outgoing", "Store"]

@@ -1,0 +1,186 @@
+"""A store that lives as long as the process; only the epoch is kept on disk."""
+
+import asyncio
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agent.store.base import JournalEntry, Lane, Loss, Outgoing, OutboxStats
+from protocols.amqp.client import Address
+
+JOURNAL_RETENTION_S = 24 * 3600.0
+MESSAGE_OVERHEAD = 512
+"""Bytes a waiting message costs beside its data; it counts in the bounds."""
+
+
+class _Channel:
+    def __init__(self) -> None:
+        self.waiting: deque[Outgoing] = deque()
+        self.filled = asyncio.Event()
+
+
+class MemoryOutbox:
+    """A bounded outbox: over `max_bytes` or `max_age` seconds the oldest telemetry goes, then events."""
+
+    def __init__(self, max_bytes: int, max_age: float) -> None:
+        self.on_channel: Callable[[Address], None] = lambda _: None
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._channels: dict[Address, _Channel] = {}
+        self._lanes: dict[Lane, OrderedDict[int, tuple[float, Outgoing]]] = {lane: OrderedDict() for lane in Lane}
+        self._bytes = 0
+        self._losses: dict[tuple[str, str], Loss] = {}
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    def put(self, message: Outgoing) -> None:
+        """Takes a message and makes room for it if need be."""
+        new = message.channel not in self._channels
+        channel = self._channels.setdefault(message.channel, _Channel())
+        channel.waiting.append(message)
+        channel.filled.set()
+        self._lanes[message.lane][id(message)] = (time.monotonic(), message)
+        self._bytes += len(message.data) + MESSAGE_OVERHEAD
+        self._emptied.clear()
+        self._make_room()
+        if new:
+            self.on_channel(message.channel)
+
+    def take(self, channel: Address) -> Outgoing | None:
+        """The oldest message that waits in this channel, now in flight."""
+        line = self._channels[channel]
+        while line.waiting:
+            message = line.waiting.popleft()
+            if message.expires is None or message.expires > time.monotonic():
+                message.in_flight = True
+                return message
+            self._give_up(message, "expired")
+        line.filled.clear()
+        return None
+
+    async def wait(self, channel: Address) -> None:
+        """Returns when something may wait in this channel."""
+        await self._channels[channel].filled.wait()
+
+    def done(self, message: Outgoing) -> None:
+        """Forgets a message."""
+        if self._lanes[message.lane].pop(id(message), None) is not None:
+            self._bytes -= len(message.data) + MESSAGE_OVERHEAD
+        if not any(self._lanes.values()):
+            self._emptied.set()
+
+    def retry(self, messages: Sequence[Outgoing]) -> None:
+        """Puts messages back to the front of their channels, in the order given."""
+        for message in reversed(messages):
+            message.in_flight = False
+            channel = self._channels[message.channel]
+            channel.waiting.appendleft(message)
+            channel.filled.set()
+
+    def take_losses(self) -> Sequence[Loss]:
+        """What was given up since the last call."""
+        losses, self._losses = list(self._losses.values()), {}
+        return losses
+
+    def stats(self) -> OutboxStats:
+        """What waits now."""
+        heads = [next(iter(lane.values()))[0] for lane in self._lanes.values() if lane]
+        age = time.monotonic() - min(heads) if heads else 0.0
+        return OutboxStats(sum(map(len, self._lanes.values())), self._bytes, round(age, 3))
+
+    async def empty(self) -> None:
+        """Returns when nothing waits and nothing is in flight."""
+        await self._emptied.wait()
+
+    def _make_room(self) -> None:
+        """Results never go; what is in flight stays until its outcome is known."""
+        horizon = time.monotonic() - self._max_age
+        for lane in (self._lanes[Lane.TELEMETRY], self._lanes[Lane.EVENT]):
+            while victim := next((entry for entry in lane.values() if not entry[1].in_flight), None):
+                since, message = victim
+                over = self._bytes > self._max_bytes
+                if not over and since >= horizon:
+                    break
+                self._channels[message.channel].waiting.remove(message)
+                self._give_up(message, "outbox-full" if over else "too-old")
+
+    def _give_up(self, message: Outgoing, reason: str) -> None:
+        self.done(message)
+        loss = self._losses.get((message.source, reason))
+        if loss is None:
+            self._losses[message.source, reason] = Loss(
+                message.source, reason, 1, message.sequence, message.sequence, message.time_ns, message.time_ns
+            )
+        else:
+            loss.count += 1
+            loss.last, loss.last_time_ns = message.sequence, message.time_ns
+
+
+class MemoryJournal:
+    """Commands and their results for 24 h; at most `max_entries`, the oldest finished ones go first."""
+
+    def __init__(self, max_entries: int = 100_000) -> None:
+        self._entries: OrderedDict[str, JournalEntry] = OrderedDict()
+        self._finished: deque[tuple[float, str]] = deque()
+        self._max_entries = max_entries
+
+    def find(self, key: str) -> JournalEntry | None:
+        """The entry of a message-id."""
+        return self._entries.get(key)
+
+    def begin(self, key: str) -> None:
+        """Notes a command before it is carried out."""
+        self._entries[key] = JournalEntry()
+
+    def finish(self, key: str, result: bytes) -> None:
+        """Notes a command's result and forgets what is over age or over the bound."""
+        self._entries.setdefault(key, JournalEntry()).result = result
+        now = time.monotonic()
+        self._finished.append((now, key))
+        while self._finished and (
+            self._finished[0][0] < now - JOURNAL_RETENTION_S or len(self._entries) > self._max_entries
+        ):
+            self._entries.pop(self._finished.popleft()[1], None)
+
+
+class MemoryStore:
+    """Outbox, journal and counters in memory; the epoch in `directory/epoch`.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int, max_age: float) -> None:
+        self.epoch = _next_epoch(directory)
+        self.outbox = MemoryOutbox(max_bytes, max_age)
+        self.journal = MemoryJournal()
+        self._counters: dict[str, int] = {}
+
+    def next_sequence(self, counter: str) -> int:
+        """The next number of a counter, from 1."""
+        number = self._counters[counter] = self._counters.get(counter, 0) + 1
+        return number
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _next_epoch(directory: Path) -> int:
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "epoch"
+    try:
+        epoch = int(path.read_text()) + 1
+    except FileNotFoundError:
+        epoch = 1
+    except ValueError:
+        # Not a number: never go back, a consumer takes the highest epoch as the truth.
+        epoch = int(time.time())
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        file.write(f"{epoch}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    return epoch
