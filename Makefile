@@ -1,0 +1,51 @@
+# Everything runs from .venv, which .ci/bootstrap.py makes by itself: python3, git, make and gcc are enough.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+UV := .cache/uv/bin/uv
+COMPILE := $(UV) pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
+	--custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint peers bench lock wheel clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: ## Make .venv from the lock files (every other target does it first)
+	@$(PYTHON) .ci/bootstrap.py
+
+demo: venv ## See a simulated bench live, with a broker of its own
+	@$(BIN)/hilgate demo $(ARGS)
+
+lint: venv ## Run the checks alone: style, types, import floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy .ci/bootstrap.py
+	$(BIN)/lint-imports --no-cache
+
+test: lint ## Run every check and test; real peers that are missing are skipped and named at the end
+	$(BIN)/python -m pytest $(ARGS)
+
+peers: venv ## Get the real peers that tests run against: Modbus tools, AMQP brokers, rhea
+	tests/tools/get-peers
+
+bench: venv ## Run the benchmarks and print their table
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: venv ## Choose the newest versions anew and write them to the lock files
+	@test -x $(UV) || { $(PYTHON) -m venv --without-pip .cache/uv && \
+		$(BIN)/pip --python .cache/uv/bin/python install --quiet uv; }
+	$(COMPILE) --group build --output-file requirements-build.lock
+	$(COMPILE) --all-extras --constraint requirements-build.lock --output-file requirements.lock pyproject.toml
+	$(COMPILE) --all-extras --group build --group dev --constraint requirements.lock \
+		--output-file requirements-dev.lock pyproject.toml
+
+wheel: venv ## Build the wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## Remove what was built; .cache/peers stays, it is slow to get
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .cache/bootstrap .cache/uv
+	find . -not -path './.cache/*' -name __pycache__ -type d -prune -exec rm -rf {} +
