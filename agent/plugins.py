@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from protocols.base import DeviceProtocol
 from sim.base import Simulator
-
 
 T = TypeVar("T")
 
@@ -15,7 +14,7 @@ class PluginError(Exception):
     """A plug-in is installed but cannot be imported; the text says which and why."""
 
 
-class Plugins(Mapping[str, T], Generic[T]):
+class Plugins(Mapping[str, T]):
     """What is installed in one entry point group, by name; looking one up imports it.
 
     Looking up raises `PluginError` where the import fails: an extra is missing, for instance.
