@@ -8,6 +8,8 @@ changes nothing outside of the checkout. Standard library only, for it runs befo
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import hashlib
 import importlib.util
 import os
@@ -87,35 +89,44 @@ def run(what: str, command: list[str], environment: dict[str, str] | None = None
         if status:
             log.seek(begin)
             print("".join(log.readlines()[-25:]), file=sys.stderr)
-            stop(f"this step failed: {what}. Its output stands above and in {LOG.relative_to(ROOT)}.")
+            stop(
+                f"this step failed: {what}. Its output stands above and in {LOG.relative_to(ROOT)}; "
+                f"on Debian this may help: {SYSTEM_PACKAGES}"
+            )
 
 
-def unpack_debian(package: str, needed_for: str) -> Path:
-    """Unpacks a Debian package into .cache; with lists of its own, for the system's may be empty or stale."""
+@functools.cache
+def apt() -> tuple[str, ...]:
+    """An apt-get with package lists of its own: the system's may be empty, stale, or need root to renew."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        stop(
+            f"pip or Python.h is missing. On Debian or Ubuntu: {SYSTEM_PACKAGES}; elsewhere install the same."
+        )
+    directory = CACHE / "apt"
+    (directory / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    options = (
+        f"Dir::State::lists={directory}/lists",
+        f"Dir::Cache={directory}/cache",
+        "APT::Sandbox::User=",
+        "Acquire::Languages=none",
+    )
+    command = ("apt-get", "-q", *(word for option in options for word in ("-o", option)))
+    run("Debian's package lists", [*command, "update"])
+    return command
+
+
+def unpack_debian(package: str) -> Path:
+    """Unpacks a Debian package into .cache and gives the place."""
     target = CACHE / package
     if target.is_dir():
         return target
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        stop(f"{needed_for} is missing. On Debian or Ubuntu: {SYSTEM_PACKAGES}; elsewhere install the same.")
-    apt_directory = CACHE / "apt"
-    (apt_directory / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    apt = [
-        "apt-get",
-        "-q",
-        "-o",
-        f"Dir::State::lists={apt_directory}/lists",
-        "-o",
-        f"Dir::Cache={apt_directory}/cache",
-    ]
-    apt += ["-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none"]
-    run(f"fetching Debian's package lists, for {needed_for}", [*apt, "update"])
-    fetched = CACHE / "debs"
-    shutil.rmtree(fetched, ignore_errors=True)
-    fetched.mkdir()
-    run(f"fetching {package}", ["env", "-C", str(fetched), *apt, "download", package])
+    command = apt()
+    fetched, unpacked = CACHE / "debs", CACHE / "unpacking"
+    for directory in (fetched, unpacked):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+    run(f"Debian's {package}", ["env", "-C", str(fetched), *command, "download", package])
     (archive,) = fetched.glob("*.deb")
-    unpacked = CACHE / "unpacking"
-    shutil.rmtree(unpacked, ignore_errors=True)
     run(f"unpacking {package}", ["dpkg-deb", "-x", str(archive), str(unpacked)])
     unpacked.rename(target)
     return target
@@ -141,7 +152,7 @@ def compile_environment() -> dict[str, str]:
     environment = {"PKG_CONFIG_LIBDIR": str(CACHE / "none"), "PKG_CONFIG_PATH": ""}
     include = Path(sysconfig.get_path("include"))
     if not (include / "Python.h").is_file():
-        unpacked = unpack_debian(f"libpython3.{sys.version_info.minor}-dev", "Python.h")
+        unpacked = unpack_debian(f"libpython3.{sys.version_info.minor}-dev")
         flags = f"-I{unpacked}/usr/include -I{unpacked}{include}"
         environment["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} {flags}".strip()
     return environment
@@ -154,13 +165,12 @@ def first_pip(python: Path) -> list[str]:
         return [str(python), "-m", "pip"]
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip", "--python", str(python)]
-    wheels = unpack_debian("python3-pip-whl", "pip") / "usr/share/python-wheels"
+    wheels = unpack_debian("python3-pip-whl") / "usr/share/python-wheels"
     return [str(python), f"{next(wheels.glob('pip-*.whl'))}/pip"]
 
 
 def make() -> None:
     """Makes the virtual environment, or brings it up to date."""
-    CACHE.mkdir(parents=True, exist_ok=True)
     LOG.write_text("")
     environment = compile_environment()
     python = VENV / "bin" / "python"
@@ -185,12 +195,16 @@ def make() -> None:
 def main() -> None:
     """Makes .venv unless it is as the lock files say already."""
     use_new_enough_python()
-    if READY.is_file() and READY.read_text() == key():
-        return
-    start = time.monotonic()
-    print("Making .venv (once; again only when the lock files change)", flush=True)
-    make()
-    print(f".venv is ready ({time.monotonic() - start:.0f} s)", flush=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        # `make demo` and `make test` typed in two terminals at once: the second one waits.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if READY.is_file() and READY.read_text() == key():
+            return
+        start = time.monotonic()
+        print("Making .venv (once; again only when the lock files change)", flush=True)
+        make()
+        print(f".venv is ready ({time.monotonic() - start:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":
