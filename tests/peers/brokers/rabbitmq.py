@@ -1,0 +1,124 @@
+"""RabbitMQ 3 and 4 of two Debian releases, unpacked by tests/tools/get-peers and run from there."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from brokers.process import PEERS, ROOT, Broker, User
+
+_IN_ROOT = ROOT / "tests" / "tools" / "in-root"
+_BIN = Path("/usr/lib/rabbitmq/bin")
+
+
+class RabbitMQ(Broker):
+    """What both releases have in common."""
+
+    plugins: ClassVar[tuple[str, ...]] = ()
+    settings: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def why_missing(cls) -> str | None:
+        root = PEERS / cls.name
+        if not root.exists():
+            return "not downloaded"
+        attempt = subprocess.run(
+            [_IN_ROOT, root, "/tmp", "/bin/true"], capture_output=True, text=True, check=False
+        )
+        return f"namespaces are not allowed here: {attempt.stderr.strip()}" if attempt.returncode else None
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        epmd_port, distribution_port = self.other_ports
+        loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        return {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/data",
+            "LANG": "C.UTF-8",
+            # The start script then becomes the server instead of staying in between.
+            "RUNNING_UNDER_SYSTEMD": "1",
+            "RABBITMQ_NODENAME": f"{self.name}-{self.port}@localhost",
+            "RABBITMQ_CONFIG_FILE": "/data/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": "/data/enabled_plugins",
+            "RABBITMQ_MNESIA_BASE": "/data/db",
+            "RABBITMQ_LOG_BASE": "/data/log",
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
+            "RABBITMQ_CTL_ERL_ARGS": loopback,
+            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def _in_root(self, *command: str | Path) -> list[str | Path]:
+        variables = [f"{name}={value}" for name, value in self._environment.items()]
+        return [_IN_ROOT, PEERS / self.name, self.home, "/usr/bin/env", "-i", *variables, *command]
+
+    def command(self) -> tuple[Sequence[str | Path], dict[str, str]]:
+        tls = self.home / "tls"
+        tls.mkdir(exist_ok=True)
+        for name, source in (("ca", "authority"), ("chain", "chain"), ("key", "key")):
+            (tls / f"{name}.pem").write_bytes(getattr(self.certificates, source).read_bytes())
+        lines = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}",
+            "ssl_options.cacertfile = /data/tls/ca.pem",
+            "ssl_options.certfile = /data/tls/chain.pem",
+            "ssl_options.keyfile = /data/tls/key.pem",
+            f"default_user = {self.users.admin.name}",
+            f"default_pass = {self.users.admin.password}",
+            *(line.format(admin=self.users.admin.name) for line in self.settings),
+        ]
+        (self.home / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        (self.home / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
+        return self._in_root(_BIN / "rabbitmq-server"), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+    def server_pid(self) -> int:
+        pid = self.running_process().pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if not children:
+            raise ProcessLookupError(f"{self.name} has ended")
+        return int(children[0])
+
+    def ctl(self, *arguments: str) -> str:
+        """Runs `rabbitmqctl` on this node and gives what it prints."""
+        command = self._in_root(_BIN / "rabbitmqctl", "-q", "-n", self._environment["RABBITMQ_NODENAME"])
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode != 0:
+            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def start(self) -> None:
+        super().start()
+        self.ctl("await_startup", "--timeout", "60")
+
+    def allow(self, user: User, configure: str, write: str, read: str) -> None:
+        """Adds a user with `set_permissions` patterns for configure, write and read."""
+        self.ctl("add_user", user.name, user.password)
+        self.ctl("set_permissions", user.name, configure, write, read)
+
+    @contextlib.contextmanager
+    def starved(self) -> Iterator[None]:
+        """Inside, the memory alarm is on: publishers get no credit."""
+        self.ctl("set_vm_memory_high_watermark", "0.0000001")
+        try:
+            yield
+        finally:
+            self.ctl("set_vm_memory_high_watermark", "0.6")
+
+
+class RabbitMQ3(RabbitMQ):
+    """RabbitMQ 3.10 of Debian 12 with its AMQP 1.0 plugin."""
+
+    name = "rabbitmq3"
+    flavour = "rabbitmq3"
+    plugins = ("rabbitmq_amqp1_0",)
+    settings = ("amqp1_0.default_user = {admin}",)
+
+
+class RabbitMQ4(RabbitMQ):
+    """RabbitMQ 4.0 of Debian 13, which speaks AMQP 1.0 natively."""
+
+    name = "rabbitmq4"
+    flavour = "rabbitmq"
+    settings = ("anonymous_login_user = {admin}", "anonymous_login_pass = admin-secret")
