@@ -37,7 +37,7 @@ class Agent:
 
     def __init__(self, profile: Profile, settings: Settings) -> None:
         self._settings = settings
-        self.store = MemoryStore(settings.store, settings.outbox_bytes, settings.outbox_age)
+        self.store = MemoryStore(settings.store, settings.outbox_size, settings.outbox_age)
         self.events = Events(settings.bench, self.store, structured=settings.cloudevents == "structured")
         self.bench = Bench(profile, self.events, sil=settings.sil)
         self.client = Client(client_options(settings, role="agent"), self._on_link)
@@ -48,8 +48,9 @@ class Agent:
             self.events,
             self.store,
             self.rivals,
-            interval=settings.interval,
+            interval=settings.heartbeat,
             connected=lambda: self.client.connected,
+            labels=profile.labels | settings.labels,
             enabled=settings.enabled,
         )
         self.uplink = Uplink(self.client, self.store.outbox)
@@ -80,6 +81,12 @@ class Agent:
                 group.create_task(self.commands.run(), name="commands"),
                 group.create_task(self.availability.run(), name="availability"),
             ]
+            if self._settings.http is not None:
+                from agent.web import serve  # aiohttp is an extra, and slow to import
+
+                work.append(
+                    group.create_task(serve(self.availability, self.bench, self._settings.http), name="web")
+                )
             receivers = self._listen()
             await stop.wait()
             self._log.info("agent stops")

@@ -4,7 +4,7 @@ import asyncio
 import platform
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class Availability:
         *,
         interval: float,
         connected: Callable[[], bool],
+        labels: Mapping[str, str],
         enabled: bool = True,
     ) -> None:
         self.enabled = enabled
@@ -46,6 +47,7 @@ class Availability:
         self._rivals = rivals
         self._interval = interval
         self._connected = connected
+        self.labels = labels
         self._phase: Literal["running", "stopping", "offline"] = "running"
         self._revision = 0
         self._since = (self.state, time.time_ns())
@@ -142,7 +144,7 @@ class Availability:
                 }
                 for name, device in bench.devices.items()
             },
-            "labels": profile.labels,
+            "labels": self.labels,
             "profile": {"name": profile.profile, "digest": profile.digest},
             "agent": self._agent,
             "clock": clock_status(),

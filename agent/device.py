@@ -112,7 +112,7 @@ class Device:
                 await self._live()
             except DriverError as error:
                 self._lost(str(error))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # reported as this device's state
                 # A fault of the driver is this device's fault, never the agent's end.
                 self._log.exception("driver failed")
                 self._lost(f"internal error in the driver: {type(error).__name__}: {error}")
@@ -191,7 +191,9 @@ class Device:
 
     def _require_link(self) -> None:
         if not self._linked:
-            raise DriverError("disconnected", f"device {self.name} is {self.status}: {self.reason or 'no link yet'}")
+            raise DriverError(
+                "disconnected", f"device {self.name} is {self.status}: {self.reason or 'no link yet'}"
+            )
 
     # -- inside ---------------------------------------------------------------------------------
 

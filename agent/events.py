@@ -26,7 +26,7 @@ _OTHER_PRIORITY = 4
 
 
 class Events:
-    """Makes the events of one agent. Each source has one counter; results, which have one reader, their own."""
+    """Makes the events of one agent. Each source has one counter; results, read by one each, their own."""
 
     def __init__(self, bench: str, store: Store, *, structured: bool = False) -> None:
         self.instance = secrets.token_hex(6)
@@ -69,15 +69,21 @@ class Events:
     def bench(self, kind: str, body: Any, *, mode: Mode) -> None:
         """Sends an event of the bench itself."""
         address = Address(f"hil.{self._bench}.events.bench", "topic")
-        self._put(kind, self.bench_source, address, Lane.EVENT, msgspec.json.encode(body), time.time_ns(), mode)
+        self._put(
+            kind, self.bench_source, address, Lane.EVENT, msgspec.json.encode(body), time.time_ns(), mode
+        )
 
     def availability(self, body: Any, *, mode: Mode, ttl: float) -> None:
         """Sends availability; `ttl` in seconds."""
         data = msgspec.json.encode(body)
         time_ns = time.time_ns()
-        self._put(AVAILABILITY, self.bench_source, AVAILABILITY_ADDRESS, Lane.EVENT, data, time_ns, mode, ttl=ttl)
+        self._put(
+            AVAILABILITY, self.bench_source, AVAILABILITY_ADDRESS, Lane.EVENT, data, time_ns, mode, ttl=ttl
+        )
 
-    def result(self, body: bytes, *, mode: Mode, reply_to: str | None, correlation_id: MessageId | None) -> None:
+    def result(
+        self, body: bytes, *, mode: Mode, reply_to: str | None, correlation_id: MessageId | None
+    ) -> None:
         """Sends a command's result to whoever asked, or to the bench's results topic."""
         address = Address(reply_to, "direct") if reply_to else Address(f"hil.{self._bench}.results", "topic")
         self._put(

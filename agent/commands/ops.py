@@ -53,7 +53,9 @@ class Ops:
         device = self._bench.devices.get(name)
         if device is None:
             known = ", ".join(self._bench.devices) or "none"
-            raise Refused("unknown-device", f"bench {self._bench_id} has no device {name!r:.80}; it has {known}")
+            raise Refused(
+                "unknown-device", f"bench {self._bench_id} has no device {name!r:.80}; it has {known}"
+            )
         return device
 
     async def carry_out(self, command: Command) -> Any:
@@ -68,7 +70,7 @@ class Ops:
         return {
             "bench": self._bench_id,
             "profile": {"name": profile.profile, "digest": profile.digest},
-            "labels": profile.labels,
+            "labels": self._availability.labels,
             "mode": bench.mode,
             "devices": {name: _describe_device(device) for name, device in bench.devices.items()},
         }
@@ -138,7 +140,9 @@ class Ops:
 def _point(device: Device, name: str) -> Point:
     point = device.config.points.get(name)
     if point is None:
-        raise Refused("unknown-point", f"device {device.name} has no point {name!r:.80}; op describe lists them")
+        raise Refused(
+            "unknown-point", f"device {device.name} has no point {name!r:.80}; op describe lists them"
+        )
     return point
 
 
@@ -153,7 +157,9 @@ async def _verify(device: Device, written: Sample) -> Mapping[str, Value]:
     if wrong:
         name = wrong[0]
         got = back.values.get(name, back.bad.get(name))
-        raise DriverError("verify-mismatch", f"{name} was written as {written.values[name]} and reads back as {got}")
+        raise DriverError(
+            "verify-mismatch", f"{name} was written as {written.values[name]} and reads back as {got}"
+        )
     return back.values
 
 

@@ -42,9 +42,13 @@ def parse(message: Message, received_ns: int) -> Command:
         NotACommand: no message-id, over 1 MiB, not JSON, or not an object with an `op`.
     """
     if len(message.body) > MAX_COMMAND_BYTES:
-        raise NotACommand("too-large", f"the body has {len(message.body)} bytes; at most {MAX_COMMAND_BYTES} are read")
+        raise NotACommand(
+            "too-large", f"the body has {len(message.body)} bytes; at most {MAX_COMMAND_BYTES} are read"
+        )
     if message.message_id is None:
-        raise NotACommand("malformed", "the message has no message-id, so it could not be told from a repeated one")
+        raise NotACommand(
+            "malformed", "the message has no message-id, so it could not be told from a repeated one"
+        )
     fields = _json(message.body)
     if not isinstance(fields, dict) or not isinstance(fields.get("op"), str):
         raise NotACommand("malformed", 'the body must be a JSON object such as {"op": "ping"}')

@@ -147,7 +147,7 @@ class CommandService:
             text = "the agent stopped while this was being carried out; it may or may not have had effect"
             self._finish(command, result(command.op, command.received_ns, "indeterminate", message=text))
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # reported as this command's result
             self._log.exception("command failed by a fault of the agent", op=command.op, id=command.key)
             self._finish(command, of_error(command.op, command.received_ns, error))
         else:

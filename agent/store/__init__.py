@@ -6,4 +6,14 @@
 from agent.store.base import REPLIES, Journal, JournalEntry, Lane, Outbox, OutboxStats, Outgoing, Store
 from agent.store.memory import MemoryStore
 
-__all__ = ["REPLIES", "Journal", "JournalEntry", "Lane", "MemoryStore", "Outbox", "OutboxStats", "Outgoing", "Store"]
+__all__ = [
+    "REPLIES",
+    "Journal",
+    "JournalEntry",
+    "Lane",
+    "MemoryStore",
+    "Outbox",
+    "OutboxStats",
+    "Outgoing",
+    "Store",
+]

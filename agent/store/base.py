@@ -8,7 +8,6 @@ import msgspec
 
 from protocols.amqp.client import Address
 
-
 REPLIES = Address("", "direct")
 """The channel of all results that go to a `reply_to`."""
 

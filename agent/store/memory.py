@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent.store.base import JournalEntry, Lane, Loss, Outgoing, OutboxStats
+from agent.store.base import JournalEntry, Lane, Loss, OutboxStats, Outgoing
 from protocols.amqp.client import Address
 
 JOURNAL_RETENTION_S = 24 * 3600.0
@@ -29,7 +29,9 @@ class MemoryOutbox:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._channels: dict[Address, _Channel] = {}
-        self._lanes: dict[Lane, OrderedDict[int, tuple[float, Outgoing]]] = {lane: OrderedDict() for lane in Lane}
+        self._lanes: dict[Lane, OrderedDict[int, tuple[float, Outgoing]]] = {
+            lane: OrderedDict() for lane in Lane
+        }
         self._bytes = 0
         self._losses: dict[tuple[str, str], Loss] = {}
         self._emptied = asyncio.Event()
@@ -111,7 +113,13 @@ class MemoryOutbox:
         loss = self._losses.get((message.source, reason))
         if loss is None:
             self._losses[message.source, reason] = Loss(
-                message.source, reason, 1, message.sequence, message.sequence, message.time_ns, message.time_ns
+                message.source,
+                reason,
+                1,
+                message.sequence,
+                message.sequence,
+                message.time_ns,
+                message.time_ns,
             )
         else:
             loss.count += 1
@@ -148,12 +156,14 @@ class MemoryJournal:
 class MemoryStore:
     """Outbox, journal and counters in memory; the epoch in `directory/epoch`.
 
+    Without a directory the epoch is the second of the start: it rises all the same.
+
     Raises:
         OSError: the directory cannot be written.
     """
 
-    def __init__(self, directory: Path, max_bytes: int, max_age: float) -> None:
-        self.epoch = _next_epoch(directory)
+    def __init__(self, directory: Path | None, max_bytes: int, max_age: float) -> None:
+        self.epoch = int(time.time()) if directory is None else _next_epoch(directory)
         self.outbox = MemoryOutbox(max_bytes, max_age)
         self.journal = MemoryJournal()
         self._counters: dict[str, int] = {}
