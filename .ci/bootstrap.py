@@ -30,6 +30,7 @@ BUILD_LOCK = ROOT / "requirements-build.lock"
 DEV_LOCK = ROOT / "requirements-dev.lock"
 PYTHONS = ("python3.13", "python3.12", "python3.11")
 SYSTEM_PACKAGES = "sudo apt-get install gcc libc6-dev python3-dev python3-venv"
+APT_HINT = f"where apt-get works as root, this is enough: {SYSTEM_PACKAGES}."
 
 
 def stop(sentence: str) -> NoReturn:
@@ -60,7 +61,12 @@ def identity() -> str:
     return f"{ROOT}\n{sys.version}"
 
 
-def run(what: str, command: list[str], environment: dict[str, str] | None = None) -> None:
+def run(
+    what: str,
+    command: list[str],
+    environment: dict[str, str] | None = None,
+    hint: str = "is pip's package index within reach?",
+) -> None:
     """Runs a step into the log, and shows that it is alive; its output is shown only when it fails."""
     start = time.monotonic()
     print(f"  {what} ...", flush=True)
@@ -89,10 +95,7 @@ def run(what: str, command: list[str], environment: dict[str, str] | None = None
         if status:
             log.seek(begin)
             print("".join(log.readlines()[-25:]), file=sys.stderr)
-            stop(
-                f"this step failed: {what}. Its output stands above and in {LOG.relative_to(ROOT)}; "
-                f"on Debian this may help: {SYSTEM_PACKAGES}"
-            )
+            stop(f"this step failed: {what}; {hint} Its output stands above and in {LOG.relative_to(ROOT)}.")
 
 
 @functools.cache
@@ -111,7 +114,7 @@ def apt() -> tuple[str, ...]:
         "Acquire::Languages=none",
     )
     command = ("apt-get", "-q", *(word for option in options for word in ("-o", option)))
-    run("Debian's package lists", [*command, "update"])
+    run("Debian's package lists", [*command, "update"], hint=APT_HINT)
     return command
 
 
@@ -125,7 +128,7 @@ def unpack_debian(package: str) -> Path:
     for directory in (fetched, unpacked):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
-    run(f"Debian's {package}", ["env", "-C", str(fetched), *command, "download", package])
+    run(f"Debian's {package}", ["env", "-C", str(fetched), *command, "download", package], hint=APT_HINT)
     (archive,) = fetched.glob("*.deb")
     run(f"unpacking {package}", ["dpkg-deb", "-x", str(archive), str(unpacked)])
     unpacked.rename(target)
