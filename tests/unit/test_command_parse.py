@@ -1,0 +1,104 @@
+"""Commands from hostile messages: a command or a clear refusal, never anything else."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.commands.parse import MAX_COMMAND_BYTES, NotACommand, journal_key, parse
+from protocols.amqp.codec import Message, ULong
+
+NOW_NS = 1_800_000_000_000_000_000
+NOW_MS = NOW_NS // 1_000_000
+
+
+def command(body: bytes = b'{"op":"ping"}', **fields: Any) -> Message:
+    return Message(body=body, **({"message_id": "id-1"} | fields))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_command_or_refused(body: bytes) -> None:
+    try:
+        parsed = parse(command(body), NOW_NS)
+    except NotACommand as error:
+        assert error.code == "malformed"
+    else:
+        assert json.loads(body)["op"] == parsed.op
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"null",
+        b'{"op": 5}',
+        b'{"no": "op"}',
+        b'{"op": "write", "values": {"a": NaN}}',
+        b'{"op": "write", "values": {"a": Infinity}}',
+        b'{"op": "\xff"}',
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b'{"op": "ping"} trailing',
+    ],
+)
+def test_what_is_no_command_is_malformed(body: bytes) -> None:
+    with pytest.raises(NotACommand) as caught:
+        parse(command(body), NOW_NS)
+    assert caught.value.code == "malformed"
+
+
+def test_a_huge_integer_survives_as_itself_or_is_refused() -> None:
+    digits = "9" * 400
+    try:
+        parsed = parse(command(b'{"op": "write", "values": {"a": %b}}' % digits.encode()), NOW_NS)
+    except NotACommand as error:
+        assert error.code == "malformed"
+    else:
+        assert parsed.fields["values"]["a"] in (int(digits), float("inf"))
+
+
+def test_too_large_is_said_before_anything_is_read() -> None:
+    with pytest.raises(NotACommand) as caught:
+        parse(command(b" " * (MAX_COMMAND_BYTES + 1)), NOW_NS)
+    assert caught.value.code == "too-large"
+
+
+def test_without_a_message_id_it_is_no_command() -> None:
+    with pytest.raises(NotACommand, match="message-id"):
+        parse(command(message_id=None), NOW_NS)
+
+
+def test_ids_of_different_types_are_different_commands() -> None:
+    same = uuid.UUID(int=49)
+    keys = [
+        journal_key("1"),
+        journal_key(b"1"),
+        journal_key(ULong(1)),
+        journal_key(same),
+        journal_key(str(same)),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_result_answers_the_correlation_id_else_the_message_id() -> None:
+    assert parse(command(correlation_id=ULong(7)), NOW_NS).correlation_id == ULong(7)
+    assert parse(command(), NOW_NS).correlation_id == "id-1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expires"),
+    [
+        ({}, None),
+        ({"absolute_expiry_ms": NOW_MS + 5}, NOW_MS + 5),
+        ({"ttl_ms": 100}, NOW_MS + 100),
+        ({"ttl_ms": 100, "creation_ms": NOW_MS - 50}, NOW_MS + 50),
+        ({"ttl_ms": 100, "absolute_expiry_ms": NOW_MS + 5}, NOW_MS + 5),
+    ],
+)
+def test_the_earlier_expiry_counts(fields: dict[str, int], expires: int | None) -> None:
+    assert parse(command(**fields), NOW_NS).expires_ms == expires
