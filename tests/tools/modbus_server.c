@@ -7,6 +7,7 @@
  *   set TABLE ADDRESS VALUE            no answer; TABLE is one of c, d, h, i
  *   get TABLE ADDRESS                  answers with the value
  * Registers 0 to 9999 of each table exist, all 0. A request that begins at address 9000+N gets exception N.
+ * Input registers from 5000 to 8999 grow by one each time they are read.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include <sys/select.h>
 #include <unistd.h>
 
-enum { SIZE = 10000, EXCEPTIONS = 9000 };
+enum { SIZE = 10000, EXCEPTIONS = 9000, COUNTING = 5000 };
 
 static void command(modbus_mapping_t *map, char *line) {
     char verb[4], table;
@@ -47,6 +48,10 @@ static int serve(modbus_t *ctx, modbus_mapping_t *map) {
     int exception = address - EXCEPTIONS;
     if (exception > 0 && exception < MODBUS_EXCEPTION_MAX)
         return modbus_reply_exception(ctx, query, exception);
+    int count = query[header + 3] << 8 | query[header + 4];
+    if (query[header] == MODBUS_FC_READ_INPUT_REGISTERS && address >= COUNTING && address + count <= EXCEPTIONS)
+        for (int i = 0; i < count; i++)
+            map->tab_input_registers[address + i]++;
     return modbus_reply(ctx, query, length, map);
 }
 
