@@ -1,0 +1,145 @@
+"""What holds for the whole tree: small files, living links, documented modules, locked versions."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("agent", "protocols", "sim", "bench_profiles")
+MOST_LINES = 400
+# Written by tools; their length says nothing about how they read.
+GENERATED = re.compile(r"(\.lock|package-lock\.json|\.schema\.json|\.svg|LICENSE)$")
+# A registry is the business of the machine that installs. Split, so that this file does not name them either.
+REGISTRY_HOSTS = re.compile(
+    "|".join(
+        re.escape(host)
+        for host in (
+            "pypi" + ".org",
+            "pythonhosted" + ".org",
+            "npmjs" + ".org",
+            "npmjs" + ".com",
+            "maven" + ".org",
+            "maven.apache" + ".org/maven2",
+            "deb.debian" + ".org",
+            "crates" + ".io",
+        )
+    )
+)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def tracked() -> list[Path]:
+    """The files of the tree, as git sees them; also those not yet committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file()]
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    for path in tracked():
+        try:
+            yield str(path.relative_to(ROOT)), path.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+def test_files_stay_small() -> None:
+    long = {
+        name: lines
+        for name, text in texts()
+        if not GENERATED.search(name) and (lines := text.count("\n")) > MOST_LINES
+    }
+    assert not long, f"over {MOST_LINES} lines, split them: {long}"
+
+
+def test_no_registry_is_named() -> None:
+    found = {name: match[0] for name, text in texts() if (match := REGISTRY_HOSTS.search(text))}
+    assert not found
+
+
+def _heading_anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ +(.+?)\s*$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_relative_links_in_documents_lead_somewhere() -> None:
+    dead = []
+    for name, text in texts():
+        if not name.endswith(".md"):
+            continue
+        for target in (first or second for first, second in LINK.findall(text)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            file, _, anchor = target.partition("#")
+            path = (ROOT / name).parent / file if file else ROOT / name
+            if not path.exists() or (
+                anchor and path.suffix == ".md" and anchor not in _heading_anchors(path.read_text("utf-8"))
+            ):
+                dead.append(f"{name}: {target}")
+    assert not dead
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        name
+        for name, text in texts()
+        if name.endswith(".py") and name.split("/")[0] in PACKAGES and not ast.get_docstring(ast.parse(text))
+    ]
+    assert not silent
+
+
+def _locked(name: str) -> dict[str, str]:
+    """The pinned version of every distribution in a lock file; each must have a hash."""
+    versions: dict[str, str] = {}
+    for block in re.split(r"\n(?=[a-zA-Z0-9])", (ROOT / name).read_text("utf-8")):
+        pin = re.match(r"([a-zA-Z0-9._-]+)==([^ ;\\]+)", block)
+        if pin:
+            assert "--hash=sha256:" in block, f"{pin[1]} has no hash in {name}"
+            versions[canonicalize_name(pin[1])] = pin[2]
+    return versions
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras", "groups"),
+    [
+        ("requirements-build.lock", False, ("build",)),
+        ("requirements.lock", True, ()),
+        ("requirements-dev.lock", True, ("build", "dev")),
+    ],
+)
+def test_lock_holds_what_the_project_asks_for(lock: str, extras: bool, groups: tuple[str, ...]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    locked = _locked(lock)
+    asked = [text for group in groups for text in project["dependency-groups"][group]]
+    if extras:
+        asked += project["project"]["dependencies"]
+        asked += [text for extra in project["project"]["optional-dependencies"].values() for text in extra]
+    wrong = [
+        text
+        for text in asked
+        if (wanted := Requirement(text)).name != "hilgate"
+        and (
+            (version := locked.get(canonicalize_name(wanted.name))) is None
+            or not wanted.specifier.contains(version, prereleases=True)
+        )
+    ]
+    assert not wrong, f"{lock} does not fit pyproject.toml; type: make lock"
+
+
+def test_locks_agree() -> None:
+    runtime, dev = _locked("requirements.lock"), _locked("requirements-dev.lock")
+    assert {name: dev.get(name) for name in runtime} == runtime
