@@ -1,0 +1,24 @@
+"""Runs benchmarks by name, or all of them, and prints a table for each."""
+
+import importlib
+import sys
+
+NAMES = {
+    "modbus": "benchmarks.modbus_client",
+    "amqp": "benchmarks.amqp_engine",
+    "rate": "benchmarks.agent_rate",
+    "command": "benchmarks.command_round_trip",
+    "idle": "benchmarks.agent_idle",
+}
+
+
+def main() -> None:
+    """Runs what the command line names."""
+    chosen = sys.argv[1:] or list(NAMES)
+    if unknown := [name for name in chosen if name not in NAMES]:
+        sys.exit(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    for name in chosen:
+        importlib.import_module(NAMES[name]).main()
+
+
+main()
