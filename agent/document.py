@@ -275,6 +275,8 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
         lines = text.splitlines()
         line = lines[mark.line] if mark.line < len(lines) else ""
         hint = "indent with spaces, not tabs" if "\t" in line else ""
+        if "${" in line or "{n}" in line:
+            hint = 'within {...} put quotes around a text with braces, such as "${HOST}"'
         context = f" {error.context}" if error.context else ""
         return Problem.at(place, "", f"is not YAML: {error.problem}{context}", hint)
     position = getattr(error, "position", 0)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from agent.document import Entry, MappingNode, Node, ScalarNode, plain, read_document
 from agent.problems import ConfigErrors, Place, Problem, did_you_mean
-from agent.validation import problems_of
+from agent.validation import MISSING, problems_of
 from protocols.units import Duration, Size
 
 PREFIX = "HILGATE_"
@@ -87,18 +87,20 @@ class Settings(BaseModel):
     tls_verify: bool = Field(True, description="false: the broker's certificate is not checked.")
     cloudevents: Literal["binary", "structured"] = Field("binary", description="CloudEvents content mode.")
 
-    heartbeat: Duration = Field(5.0, gt=0, le=3600, description="How often availability is sent.")
+    interval: Duration = Field(5.0, gt=0, le=3600, description="How often availability is sent.")
     max_command_age: Duration = Field(60.0, gt=0, description="An older command is rejected as expired.")
     require_command_time: bool = Field(
         False, description="true: a command that writes must have a creation time."
     )
-    outbox_size: Size = Field(
+    outbox_bytes: Size = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="What is kept of events while the broker is away."
     )
     outbox_age: Duration = Field(24 * 3600.0, gt=0, description="How long such events are kept.")
-    store: Path | None = Field(None, description="Directory of the agent's files; none: all is in memory.")
+    store: Path | None = Field(
+        None, description="Directory of what outlives the agent; none: all is in memory."
+    )
     http: Annotated[str, AfterValidator(_listen)] | None = Field(
-        None, description="host:port of the web page and metrics; none by default."
+        None, description="host:port of health and status over HTTP (extra web); none by default."
     )
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -198,11 +200,11 @@ def _node(place: Place, value: Any) -> Node:
 
 def _say_how(problem: Problem) -> Problem:
     """A missing setting has no place: say by which ways it can be given."""
-    if problem.message != "is missing":
+    if problem.message != MISSING:
         return problem
     field = problem.field
     hint = f"give {option(field)}, {PREFIX}{field.upper()} or `{field}:` in the settings file"
-    return Problem("settings", 0, 0, field, "is missing", hint)
+    return Problem("settings", 0, 0, field, MISSING, hint)
 
 
 def _at_odds(root: MappingNode, settings: Settings | None) -> list[Problem]:

@@ -1,5 +1,6 @@
 """pydantic's errors as problems: place, field, what is wrong, what would be right."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,12 @@ from pydantic_core import ErrorDetails
 
 from agent.document import Entry, MappingNode, Node, ScalarNode, SequenceNode
 from agent.problems import Place, Problem, did_you_mean
+from protocols.base import NAME_PATTERN
 
 Loc = Sequence[int | str]
 
+MISSING = "is missing"
+NAME_HINT = "names are up to 63 of a-z, 0-9, _ and -, and do not begin with -"
 _SHOULD = {
     "string_type": "a text",
     "bool_type": "true or false",
@@ -28,6 +32,11 @@ _SHOULD = {
     "list_type": "a list",
     "tuple_type": "a list",
 }
+
+
+def not_a_name(text: str) -> str:
+    """What is wrong with a text that is no device's or point's name."""
+    return f"{text!r:.80} cannot be a name"
 
 
 @dataclass(slots=True)
@@ -76,6 +85,8 @@ def problems_of(
     """
     grouped: dict[tuple[Place, str], list[Problem]] = {}
     for details in error.errors(include_url=False):
+        if details["type"] == "default_factory_not_called":
+            continue  # the error that kept it from being called is in the list too
         problem = _problem(details, root, prefix, schema or {})
         place = Place(problem.file, problem.line, problem.column)
         grouped.setdefault((place, problem.field), []).append(problem)
@@ -97,7 +108,7 @@ def _problem(details: ErrorDetails, root: Node, prefix: str, schema: Mapping[str
     spot = locate(root, loc, prefix)
     if kind == "missing":
         field = f"{spot.field}.{spot.key}".lstrip(".")
-        return Problem.at(spot.place, field, "is missing")
+        return Problem.at(spot.place, field, MISSING)
     if kind == "extra_forbidden":
         known = set(fields_at(schema, loc[:-1])) - _written(root, loc[:-1])
         hint = did_you_mean(str(loc[-1]), sorted(known))
@@ -105,12 +116,12 @@ def _problem(details: ErrorDetails, root: Node, prefix: str, schema: Mapping[str
     if kind == "union_tag_not_found":
         field = f"{spot.field}.{_tag_field(context)}".lstrip(".")
         tags = _unquoted(context.get("expected_tags"))
-        return Problem.at(spot.place, field, "is missing", f"one of {tags}")
+        return Problem.at(spot.place, field, MISSING, f"one of {tags}")
     if kind == "union_tag_invalid":
         return _wrong_tag(root, loc, prefix, context)
     if loc and loc[-1] == "[key]":
-        message = f"{str(loc[-2])!r} cannot be a name here"
-        return Problem.at(_key_place(root, loc[:-1]), spot.field, message, _name_hint(details))
+        hint = NAME_HINT if details["type"] == "string_pattern_mismatch" else _words(details, spot.node)[0]
+        return Problem.at(_key_place(root, loc[:-1]), spot.field, not_a_name(str(loc[-2])), hint)
     message, hint = _words(details, spot.node)
     return Problem.at(spot.place, spot.field, message, hint)
 
@@ -133,12 +144,14 @@ def _unquoted(tags: Any) -> str:
 def _words(details: ErrorDetails, node: Node) -> tuple[str, str]:
     """The message and the hint of an error about a value."""
     kind, context = details["type"], details.get("ctx", {})
-    if kind in ("literal_error", "enum"):
+    if kind in ("literal_error", "enum") and "expected" in context:
         choices = _unquoted(context.get("expected")).replace(" or ", ", ").split(", ")
         given = node.value if isinstance(node, ScalarNode) else None
         near = did_you_mean(given, choices) if isinstance(given, str) else ""
         hint = near if near.startswith("did you") else ""
         return f"should be {', '.join(choices[:-1])}{' or ' if choices[:-1] else ''}{choices[-1]}", hint
+    if context.get("pattern") == NAME_PATTERN and isinstance(node, ScalarNode):
+        return not_a_name(str(node.value)), NAME_HINT
     if kind == "string_pattern_mismatch":
         return f"does not match {context.get('pattern')}", ""
     if kind == "string_type" and isinstance(node, ScalarNode) and isinstance(node.value, int | float):
@@ -149,12 +162,6 @@ def _words(details: ErrorDetails, node: Node) -> tuple[str, str]:
     if message.startswith("should be a valid "):
         return message.split(",")[0], ""
     return message, ""
-
-
-def _name_hint(details: ErrorDetails) -> str:
-    if details["type"] == "string_pattern_mismatch":
-        return "names are up to 63 of a-z, 0-9, _ and -, and do not begin with -"
-    return details["msg"]
 
 
 def _key_place(root: Node, loc: Loc) -> Place:
@@ -193,8 +200,12 @@ def _branches(schema: Any, defs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _children(branch: Mapping[str, Any], step: int | str, defs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if isinstance(step, int):
         return _branches(branch.get("items"), defs)
-    known = branch.get("properties", {})
-    return _branches(known[step] if step in known else branch.get("additionalProperties"), defs)
+    if step in branch.get("properties", {}):
+        return _branches(branch["properties"][step], defs)
+    for pattern, schema in branch.get("patternProperties", {}).items():
+        if re.search(pattern, step):
+            return _branches(schema, defs)
+    return _branches(branch.get("additionalProperties"), defs)
 
 
 def _is_tagged(branch: Mapping[str, Any], step: int | str) -> bool:

@@ -1,0 +1,171 @@
+"""From a file to a `Profile`: read, fill in, validate by protocol, and say all that is wrong at once."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError, create_model
+
+from agent.document import Entry, MappingNode, ScalarNode, plain
+from agent.plugins import PluginError, protocols
+from agent.problems import ConfigErrors, Problem, did_you_mean
+from agent.profile.checks import check_device
+from agent.profile.model import Header, Profile
+from agent.profile.schema import device_schema
+from agent.profile.shipped import find_profile
+from agent.profile.sources import Sources, assemble
+from agent.profile.templates import Expansion
+from agent.profile.variables import Substitution
+from agent.validation import MISSING, NAME_HINT, not_a_name, problems_of
+from protocols.base import NAME_PATTERN, DeviceConfig, DeviceProtocol
+
+RESERVED = "bench"
+"""No device is called so: `hil.<bench>.events.bench` are the bench's own events (wire.md section 1)."""
+
+
+def load_profile(
+    path: Path | str,
+    variables: Mapping[str, str] = os.environ,
+    installed: Mapping[str, DeviceProtocol] | None = None,
+) -> Profile:
+    """Reads a profile from a file, or a shipped one by its name; `installed` defaults to all protocols.
+
+    Raises:
+        ConfigErrors: everything that is wrong with it.
+    """
+    file = find_profile(path)
+    sources = assemble(file)
+    loader = _Loader(sources, file, protocols() if installed is None else installed, variables)
+    profile = loader.load()
+    if profile is None or loader.problems:
+        raise ConfigErrors(loader.problems)
+    return profile
+
+
+class _Loader:
+    def __init__(
+        self,
+        sources: Sources,
+        file: Path,
+        installed: Mapping[str, DeviceProtocol],
+        variables: Mapping[str, str],
+    ) -> None:
+        self._sources = sources
+        self._file = file
+        self._installed = installed
+        self.problems = sources.problems
+        self._substitution = Substitution(variables, self.problems)
+        self._expansion = Expansion(sources.templates, self.problems)
+
+    def load(self) -> Profile | None:
+        """The profile, or None where something is wrong; what, is in `problems`."""
+        header = self._header()
+        trees = {
+            name: tree for name, entry in self._sources.devices.items() if (tree := self._tree(name, entry))
+        }
+        devices = {name: device for name, tree in trees.items() if (device := self._device(name, tree))}
+        if not self._sources.devices and not self.problems:
+            hint = "a bench has at least one device"
+            self.problems.append(Problem.at(self._sources.header.place, "devices", MISSING, hint))
+        if header is None or self.problems:
+            return None
+        content = {
+            **plain(self._sources.header),
+            "devices": [[name, plain(tree)] for name, tree in trees.items()],
+        }
+        return Profile.model_validate(
+            {**dict(header), "devices": devices, "digest": _digest(content), "path": self._file}
+        )
+
+    def _header(self) -> Header | None:
+        node = self._substitution.section(self._sources.header, "")
+        self._sources.header = node
+        try:
+            return Header.model_validate(plain(node))
+        except ValidationError as error:
+            if not (self.problems and not node.entries):  # what could not be read is not missing as well
+                self.problems += problems_of(error, node)
+            return None
+
+    def _tree(self, name: str, entry: Entry) -> MappingNode | None:
+        """The device as written, with nothing left to fill in."""
+        field = f"devices.{name}"
+        if not re.fullmatch(NAME_PATTERN, name):
+            self.problems.append(Problem.at(entry.place, field, not_a_name(name), NAME_HINT))
+        if name == RESERVED:
+            message = "no device may be called so: it names the bench's own events"
+            self.problems.append(Problem.at(entry.place, field, message))
+        if not isinstance(entry.node, MappingNode):
+            self.problems.append(Problem.at(entry.node.place, field, "should be a mapping"))
+            return None
+        return self._expansion.device(self._substitution.section(entry.node, field), field)
+
+    def _device(self, name: str, tree: MappingNode) -> DeviceConfig | None:
+        field = f"devices.{name}"
+        model = self._model(tree, field)
+        if model is None:
+            return None
+        content = plain(tree)
+        try:
+            device = model.model_validate(content)
+        except ValidationError as error:
+            self.problems += self._news(problems_of(error, tree, field, device_schema(model)))
+            rest = _salvage(model, content, error)
+            self.problems += check_device(rest.named(name, self._file.parent), tree)
+            return None
+        self.problems += check_device(device.named(name, self._file.parent), tree)
+        return device
+
+    def _model(self, tree: MappingNode, field: str) -> type[DeviceConfig] | None:
+        entry = tree.entries.get("protocol")
+        if entry is None:
+            hint = f"one of {', '.join(self._installed)}"
+            self.problems.append(Problem.at(tree.place, f"{field}.protocol", MISSING, hint))
+            return None
+        word = entry.node.value if isinstance(entry.node, ScalarNode) else None
+        if not isinstance(word, str) or word not in self._installed:
+            hint = did_you_mean(str(word), self._installed)
+            message = "is not the name of an installed protocol"
+            self.problems.append(Problem.at(entry.node.place, f"{field}.protocol", message, hint))
+            return None
+        try:
+            return self._installed[word].config()
+        except (PluginError, ImportError) as error:
+            self.problems.append(Problem.at(entry.node.place, f"{field}.protocol", str(error)))
+            return None
+
+    def _news(self, problems: list[Problem]) -> list[Problem]:
+        """Without those of values that could not be filled in: what is wrong with these was said."""
+        said = {(problem.file, problem.line, problem.column) for problem in self.problems}
+        return [
+            problem
+            for problem in problems
+            if problem.message == MISSING or (problem.file, problem.line, problem.column) not in said
+        ]
+
+
+def _salvage(model: type[DeviceConfig], content: Mapping[str, Any], error: ValidationError) -> DeviceConfig:
+    """What is good in a wrong device, so that the rest of its mistakes can be said in the same breath."""
+    locs = [details["loc"] for details in error.errors()]
+    wrong = {loc[1] for loc in locs if loc[0] == "points" and len(loc) > 1}
+    points, sim = ({} if ("points",) in locs else content["points"]), content.get("sim", {})
+    annotation: Any = model.model_fields["points"].annotation
+    rest = create_model("Rest", __base__=DeviceConfig, points=(annotation, ...))
+    return rest.model_validate(
+        {
+            "protocol": content["protocol"],
+            "points": {name: point for name, point in points.items() if name not in wrong},
+            "sim": {name: spec for name, spec in sim.items() if name not in wrong}
+            if isinstance(sim, dict)
+            else {},
+        }
+    )
+
+
+def _digest(content: Any) -> str:
+    canonical = msgspec.json.encode(content, order="deterministic")
+    return f"sha256:{hashlib.sha256(canonical).hexdigest()}"
