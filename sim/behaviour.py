@@ -151,7 +151,7 @@ class Behaviour:
     at: Callable[[float], Value]
     """The value at a time, of the point's kind."""
     steady: bool
-    """Nothing but writes changes the value."""
+    """The value stays the same until it is written."""
     follows: str | None = None
     """The point whose writes this one follows."""
     aim: Callable[[float, float], None] = lambda t, value: None
@@ -252,7 +252,7 @@ def _following(device: DeviceConfig, point: Point, spec: Spec, seed: int) -> Beh
     gain, offset = spec.gain, spec.offset
     return Behaviour(
         _finish(point.kind, lag, spec, seed),
-        steady=not spec.tau and not spec.noise,
+        steady=False,
         follows=spec.follow,
         aim=lambda t, value: lag.aim(t, gain * value + offset),
     )
