@@ -1,0 +1,48 @@
+"""Profiles and settings for commands: what is wrong with them ends the command, all of it at once."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.cli.exits import Exit, Failure
+from agent.cli.options import DEFAULT_BROKER
+from agent.problems import ConfigErrors
+from agent.profile import Profile, load_profile
+from agent.settings import Settings, load_settings
+
+
+def profile(name: str) -> Profile:
+    """The profile in a file, or the shipped one of that name.
+
+    Raises:
+        Failure: with the rejected code, a line for each mistake.
+    """
+    try:
+        return load_profile(name)
+    except ConfigErrors as errors:
+        raise Failure(f"profile {name} is not valid:\n{errors}", Exit.REJECTED) from None
+
+
+def settings(
+    file: Path | None, given: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Settings from a file, the environment and what the command line says; None there is not given.
+
+    Raises:
+        Failure: with the usage code, a line for each mistake.
+    """
+    try:
+        return load_settings(file, environ, given)
+    except ConfigErrors as errors:
+        raise Failure(f"the settings are not valid:\n{errors}", Exit.USAGE) from None
+
+
+def client_settings(file: Path | None, given: Mapping[str, Any]) -> Settings:
+    """Settings of `send` and `watch`: as the agent's, but the broker is the local one if none is named.
+
+    Raises:
+        Failure: with the usage code, a line for each mistake.
+    """
+    local = {} if file else {"HILGATE_BROKER": DEFAULT_BROKER}
+    return settings(file, given, {**local, **os.environ})

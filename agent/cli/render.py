@@ -1,0 +1,265 @@
+"""Tables for people. Whatever came from a bus or a broker is shown without its control characters."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from agent.cli.board import Availability, Board, DeviceStatus, Fleet, PointView, is_lost
+
+if TYPE_CHECKING:
+    from sim.broker.statistics import Statistics
+
+_STATE_STYLES = {
+    "online": "green",
+    "available": "green",
+    "leased": "cyan",
+    "starting": "yellow",
+    "connecting": "yellow",
+    "degraded": "yellow",
+    "maintenance": "magenta",
+    "stopping": "yellow",
+    "fault": "bold red",
+    "lost": "bold red",
+    "offline": "red",
+    "disabled": "dim",
+}
+_BARS = "▁▂▃▄▅▆▇█"
+_STALE_S = 5.0
+
+Units = Mapping[tuple[str, str], str]
+"""Engineering units by (device, point)."""
+
+
+def plain(value: Any) -> Text:
+    """Text of anything, so that what a peer sent cannot steer the terminal."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)))
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A table in the one style that all of hilgate's have; a column named `>x` is set to the right."""
+    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    return made
+
+
+def state(word: str) -> Text:
+    """A state with its dot, coloured by how bad it is."""
+    return Text.assemble(("● ", _STATE_STYLES.get(word, "white")), plain(word))
+
+
+def sparkline(trend: Sequence[float]) -> str:
+    """A line of bars between the lowest and the highest value of the trend."""
+    if not trend:
+        return ""
+    low = min(trend)
+    span = max(trend) - low
+    if span == 0:
+        return _BARS[0] * len(trend)
+    top = len(_BARS) - 1
+    return "".join(_BARS[round((value - low) / span * top)] for value in trend)
+
+
+def bench(board: Board, units: Units, now: float, *, rows: int | None = None) -> RenderableType:
+    """All points of one bench, under their devices.
+
+    Args:
+        board: What came so far.
+        units: Shown beside the values.
+        now: Wall clock in seconds, for the ages.
+        rows: At most so many lines, where the terminal has no more; the rest is counted.
+    """
+    made = table("point", ">value", "unit", "trend", ">age", "quality")
+    made.columns[3].min_width = 30
+    lines = list(_bench_rows(board, units, now))
+    shown = lines if rows is None else lines[: max(rows, 1)]
+    for line in shown:
+        made.add_row(*line)
+    if len(shown) < len(lines):
+        made.add_row(Text(f"… and {len(lines) - len(shown)} more; enlarge the terminal", "dim"))
+    return Group(_bench_head(board, now), made)
+
+
+def _bench_head(board: Board, now: float) -> Text:
+    known = board.availability
+    if known is None:
+        return Text.assemble((board.bench, "bold"), "  no availability seen yet")
+    events, values = board.tick(now)
+    word = "lost" if is_lost(known, board.heard, now) else known.state
+    parts: list[Any] = [
+        *((plain(board.bench), "  ", state(word), "  ", plain(known.mode), "  ", plain(known.profile.name))),
+        (f"   {events:.0f} events/s  {values:.0f} values/s", "cyan"),
+        (f"  {board.lost} lost", "bold red" if board.lost else "dim"),
+    ]
+    if board.malformed:
+        parts.append((f"  {board.malformed} malformed", "bold red"))
+    if known.reason:
+        parts.append(Text.assemble("\n", plain(known.reason), style="yellow"))
+    return Text.assemble(*parts)
+
+
+def _bench_rows(board: Board, units: Units, now: float) -> Iterable[list[RenderableType]]:
+    statuses = board.availability.devices if board.availability else {}
+    for device in [*statuses, *(name for name in board.points if name not in statuses)]:
+        yield _device_row(device, statuses.get(device))
+        for name, point in board.points.get(device, {}).items():
+            yield _point_row(name, point, units.get((device, name), ""), now)
+
+
+def _device_row(device: str, status: DeviceStatus | None) -> list[RenderableType]:
+    name = Text.assemble(plain(device), style="bold")
+    if status is None:
+        return [name]
+    about = Text.assemble(plain(status.protocol), " ", plain(status.mode), style="dim")
+    return [name, state(status.state), "", about, "", plain(status.reason)]
+
+
+def _point_row(name: str, point: PointView, unit: str, now: float) -> list[RenderableType]:
+    age = max(0.0, now - point.time)
+    return [
+        Text.assemble("  ", plain(name)),
+        value(point.value),
+        plain(unit),
+        Text(sparkline(point.trend), "blue"),
+        Text(f"{age:.1f} s", "dim" if age < _STALE_S else "yellow"),
+        Text.assemble(plain(point.bad), style="bold red") if point.bad else Text("good", "green"),
+    ]
+
+
+def value(item: Any) -> Text:
+    """A value as people read it; no value is a dash."""
+    if item is None:
+        return Text("-", "dim")
+    if isinstance(item, bool):
+        return Text("● true", "green") if item else Text("○ false", "dim")
+    if isinstance(item, float):
+        return Text(f"{item:.6g}", "bold")
+    return Text.assemble(plain(item), style="bold")
+
+
+def fleet(benches: Fleet, now: float) -> RenderableType:
+    """Availability of all benches, a line each."""
+    if not benches.benches:
+        return Text("no bench has been heard yet", "dim")
+    made = table("bench", "state", "enabled", "mode", "devices", "profile", ">since", ">heard", "reason")
+    for known, heard in benches.rows():
+        online = sum(device.state == "online" for device in known.devices.values())
+        made.add_row(
+            Text.assemble(plain(known.bench), style="bold"),
+            state("lost" if is_lost(known, heard, now) else known.state),
+            "yes" if known.enabled else Text("no", "magenta"),
+            plain(known.mode),
+            f"{online}/{len(known.devices)} online",
+            Text.assemble(plain(known.profile.name), " ", (_short_digest(known), "dim")),
+            _span(now - known.since.timestamp()),
+            f"{max(0.0, now - heard):.1f} s ago",
+            plain(_why(known)),
+        )
+    return made
+
+
+def _short_digest(known: Availability) -> str:
+    return str(plain(known.profile.digest.removeprefix("sha256:")[:8]))
+
+
+def _why(known: Availability) -> str:
+    if known.reason:
+        return known.reason
+    ill = (f"{name}: {device.reason}" for name, device in known.devices.items() if device.reason)
+    return next(ill, "")
+
+
+def _span(seconds: float) -> str:
+    whole = max(0, int(seconds))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if whole >= length:
+            return f"{whole // length} {unit}"
+    return f"{whole} s"
+
+
+def result(body: Mapping[str, Any], seconds: float) -> RenderableType:
+    """The result of a command (wire.md section 4)."""
+    status = str(body.get("status"))
+    style = {"ok": "green", "rejected": "yellow"}.get(status, "red")
+    head = Text.assemble(
+        (f"{plain(body.get('op'))} ", "bold"),
+        (str(plain(status)), style),
+        (f"  {seconds * 1000:.0f} ms", "dim"),
+    )
+    if body.get("code"):
+        head.append_text(Text.assemble("  ", plain(body["code"]), ": ", plain(body.get("message", ""))))
+    data = body.get("data")
+    return Group(head, *_data(body.get("op"), data)) if isinstance(data, Mapping) else head
+
+
+def _data(op: Any, data: Mapping[str, Any]) -> Iterable[RenderableType]:
+    if op == "describe" and isinstance(data.get("devices"), Mapping):
+        return [_described(str(name), device) for name, device in data["devices"].items()]
+    if isinstance(data.get("values"), Mapping):
+        return [_readings(data)]
+    made = table("field", "value")
+    for key, item in data.items():
+        made.add_row(plain(key), value(item) if not isinstance(item, Mapping | list) else plain(item))
+    return [made] if data else []
+
+
+def _readings(data: Mapping[str, Any]) -> Table:
+    made = table("point", ">value", "quality", title=f"at {plain(data['time'])}" if "time" in data else None)
+    for name, item in data["values"].items():
+        made.add_row(plain(name), value(item), Text("good", "green"))
+    bad = data.get("bad")
+    for name, reason in bad.items() if isinstance(bad, Mapping) else ():
+        made.add_row(plain(name), value(None), Text.assemble(plain(reason), style="bold red"))
+    return made
+
+
+def _described(name: str, device: Any) -> RenderableType:
+    points = device.get("points") if isinstance(device, Mapping) else None
+    if not isinstance(points, Mapping):
+        return plain(f"{name}: {device}")
+    made = table("point", "type", "access", "unit", ">min", ">max", "description", title=str(plain(name)))
+    for point, about in points.items():
+        known = about if isinstance(about, Mapping) else {}
+        made.add_row(
+            plain(point),
+            *(plain(known.get(key, "")) for key in ("type", "access", "unit")),
+            *(value(known.get(key)) for key in ("min", "max")),
+            plain(known.get("description", "")),
+        )
+    return made
+
+
+def commands(lines: Sequence[str]) -> RenderableType:
+    """Commands that a reader can copy into a second terminal."""
+    return Panel(
+        Text("\n".join(lines), "bold cyan"),
+        title="from a second terminal",
+        title_align="left",
+        border_style="dim",
+        expand=False,
+    )
+
+
+def queues(statistics: "Statistics") -> RenderableType:
+    """What the embedded broker holds now."""
+    counters = statistics.counters
+    made = table("queue", ">messages", ">bytes", ">unsettled", ">consumers", "")
+    for queue in statistics.queues:
+        made.add_row(
+            plain(queue.subscription or queue.name),
+            str(queue.messages),
+            str(queue.bytes),
+            str(queue.unsettled),
+            str(queue.consumers),
+            Text("full", "bold red") if queue.full else "",
+        )
+    head = f"{statistics.connections} connections  " + "  ".join(
+        f"{name} {count}" for name, count in msgspec.structs.asdict(counters).items()
+    )
+    return Group(Text(head, "cyan"), made)

@@ -1,0 +1,91 @@
+"""`hilgate send`: one command to a bench, and its result."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli import options
+from agent.cli.exits import Exit, Failure
+from agent.cli.request import USAGE
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
+
+_STATUS_EXITS = {"ok": Exit.OK, "rejected": Exit.REJECTED}
+
+
+def _complete_op(incomplete: str) -> list[str]:
+    return [op for op in USAGE if op.startswith(incomplete)]
+
+
+def send(
+    ctx: typer.Context,
+    bench: Annotated[str, typer.Argument(metavar="BENCH", help="The bench's id.")],
+    op: Annotated[
+        str, typer.Argument(metavar="OP", help=f"One of {', '.join(USAGE)}.", autocompletion=_complete_op)
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WORD",
+            help="read: DEVICE [POINT...]; write: DEVICE POINT=VALUE...; call: DEVICE METHOD [ARG=VALUE...]. "
+            "A VALUE is JSON (1500, true, [1,2]) or else a string.",
+        ),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read back what a write wrote.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for enable and disable.")] = "",
+    timeout: Annotated[
+        float,
+        typer.Option(
+            parser=options.duration, metavar="TIME", help="How long to wait; the command expires by then."
+        ),
+    ] = 5.0,
+    as_json: options.Json = False,
+    broker: options.Broker = None,
+    settings: options.SettingsFile = None,
+    flavour: options.Flavour = None,
+    username: options.Username = None,
+    password_file: options.PasswordFile = None,
+    tls_ca: options.TlsCa = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+) -> None:
+    """Send a command to a bench and print its result.
+
+    The exit code says how it went: 0 ok, 1 rejected (nothing was done), 3 failed or not known, 4 no answer.
+    """
+    from agent.cli import configuration, loop, output, request
+
+    body = request.body(op, words or [], verify=verify, reason=reason)
+    chosen = configuration.client_settings(settings, {"bench": bench} | options.broker_fields(ctx))
+    began = time.monotonic()
+    result = loop.execute(lambda stop: _exchange(stop, chosen, body, timeout))
+    if as_json:
+        output.json_line(result)
+    else:
+        from agent.cli import render
+
+        output.console().print(render.result(result, time.monotonic() - began))
+    raise typer.Exit(_STATUS_EXITS.get(str(result.get("status")), Exit.FAILED))
+
+
+async def _exchange(
+    stop: asyncio.Event, settings: "Settings", body: dict[str, Any], timeout: float
+) -> dict[str, Any]:
+    """Connects, sends and waits for the result.
+
+    Raises:
+        Failure: there is none, or `stop` was set first.
+    """
+    from agent.cli.ask import ask
+    from agent.cli.remote import connected
+    from agent.cli.tasks import beside
+
+    async def interrupt() -> None:
+        await stop.wait()
+        raise Failure("Interrupted; it is not known whether the command was carried out", Exit.INTERRUPTED)
+
+    async with beside(interrupt(), "interrupt"), connected(settings, timeout) as client:
+        return await ask(client, settings.bench, body, timeout)

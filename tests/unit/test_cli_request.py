@@ -1,0 +1,83 @@
+"""What `hilgate send` makes of its words."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.cli import request
+from agent.cli.exits import Exit, Failure
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("ping", {"op": "ping"}),
+        ("describe", {"op": "describe"}),
+        ("read pump", {"op": "read", "device": "pump"}),
+        ("read pump speed flow", {"op": "read", "device": "pump", "points": ["speed", "flow"]}),
+        (
+            "write pump setpoint=1500 on=true name=slow",
+            {"op": "write", "device": "pump", "values": {"setpoint": 1500, "on": True, "name": "slow"}},
+        ),
+        ("call pump identify", {"op": "call", "device": "pump", "method": "identify", "args": {}}),
+        (
+            "call pump raw function=3 data=00ff",
+            {"op": "call", "device": "pump", "method": "raw", "args": {"function": 3, "data": "00ff"}},
+        ),
+        ("enable", {"op": "enable"}),
+    ],
+)
+def test_words_become_a_command(words: str, expected: dict[str, object]) -> None:
+    op, *rest = words.split()
+    assert request.body(op, rest) == expected
+
+
+def test_verify_and_reason_go_with_their_commands() -> None:
+    assert request.body("write", ["pump", "a=1"], verify=True)["verify"] is True
+    assert request.body("disable", [], reason="hose") == {"op": "disable", "reason": "hose"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("wriet pump a=1", "did you mean 'write'?"),
+        ("explode", "known here: ping, describe"),
+        ("read", "hilgate send BENCH read DEVICE [POINT...]"),
+        ("write pump", "write DEVICE POINT=VALUE..."),
+        ("write pump setpoint", "'setpoint' should be NAME=VALUE"),
+        ("write pump =3", "'=3' should be NAME=VALUE"),
+        ("write pump a=1 a=2", "'a' is given twice"),
+        ("call pump", "call DEVICE METHOD"),
+        ("ping pump", "hilgate send BENCH ping"),
+    ],
+)
+def test_wrong_words_are_usage_errors(words: str, says: str) -> None:
+    op, *rest = words.split()
+    with pytest.raises(Failure, match=re.escape(says)) as caught:
+        request.body(op, rest)
+    assert caught.value.code is Exit.USAGE
+
+
+def test_options_of_another_op_are_usage_errors() -> None:
+    with pytest.raises(Failure, match="--verify"):
+        request.body("read", ["pump"], verify=True)
+    with pytest.raises(Failure, match="--reason"):
+        request.body("ping", [], reason="why")
+
+
+@given(st.text())
+def test_any_word_has_a_value_that_json_can_hold(text: str) -> None:
+    json.dumps(request.value(text), allow_nan=False)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "[" * 100_000])
+def test_what_json_cannot_hold_stays_a_string(text: str) -> None:
+    assert request.value(text) == text
+
+
+@given(st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.none())
+def test_values_of_json_stay_what_they_are(value: object) -> None:
+    assert request.value(json.dumps(value)) == value
