@@ -41,10 +41,12 @@ class Problem(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         place = str(Place(self.file, self.line))
         text = ": ".join(part for part in (place, self.field, self.message) if part)
-        return f"{text}; {self.hint}" if self.hint else text
+        text = f"{text}; {self.hint}" if self.hint else text
+        # Keys and values of a hostile file must not steer the terminal.
+        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-class ConfigErrors(Exception):  # noqa: N818  # several errors, as its name says
+class ConfigErrors(Exception):  # several errors, as its name says
     """All that is wrong in a profile or in settings, in the order of files and lines."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
