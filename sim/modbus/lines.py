@@ -212,7 +212,7 @@ async def _serial(units: Units) -> AsyncIterator[Mapping[str, Any]]:
         os.set_blocking(ours, False)
         loop.add_reader(ours, readable)
         # `theirs` stays open, so that clients may come and go.
-        yield {"port": os.ttyname(theirs)}
+        yield {"port": os.ttyname(theirs), "parity": "none"}  # a pty knows no parity
     finally:
         loop.remove_reader(ours)
         os.close(ours)
