@@ -1,0 +1,47 @@
+"""The systemd unit, read by systemd itself."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from agent.cli.app import app
+
+UNIT = Path(__file__).resolve().parents[2] / "systemd" / "hilgate@.service"
+INSTALLED = "/opt/hilgate/bin/hilgate"
+
+
+@pytest.mark.peer("systemd")
+def test_systemd_has_nothing_to_say_about_the_unit(
+    need: Callable[[str, str | None, str], None], tmp_path: Path
+) -> None:
+    missing = None if shutil.which("systemd-analyze") else "systemd-analyze is not installed"
+    need("systemd", missing, "apt-get install systemd")
+    text = UNIT.read_text("utf-8")
+    assert INSTALLED in text
+    # verify wants the program to be there; which options it takes is not its business.
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace(INSTALLED, sys.executable), "utf-8")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
+    )
+    # It exits with 0 also over keys that it does not know.
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_unit_starts_hilgate_with_options_that_it_has() -> None:
+    (line,) = [line for line in UNIT.read_text("utf-8").splitlines() if line.startswith("ExecStart=")]
+    program, command, *arguments = line.removeprefix("ExecStart=").split()
+    assert program == INSTALLED
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    context = group.commands[command].make_context(
+        "hilgate run", [word.replace("%i", "rig-07") for word in arguments]
+    )
+    assert context.params["profile"] == "/etc/hilgate/rig-07.profile.yaml"
+    assert context.params["bench"] == "rig-07"
