@@ -136,7 +136,7 @@ async def test_tls_refuses_a_client_without_a_certificate() -> None:
         there = running["pump"].connection
         context = ssl.create_default_context(cafile=there.ca)
         context.maximum_version = ssl.TLSVersion.TLSv1_2  # 1.3 tells the client only after its handshake
-        with pytest.raises(OSError, match=r"(?i)handshake|reset"):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.open_connection(there.host, there.port, ssl=context)
 
 
