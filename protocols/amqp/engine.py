@@ -320,9 +320,11 @@ class Connection(asyncio.Protocol):
         while event:
             busy = True
             on_event = self._on_event.get(pn.pn_event_type(event))
-            if on_event is not None:
-                on_event(event)
-            pn.pn_collector_pop(self._collector)
+            try:
+                if on_event is not None:
+                    on_event(event)
+            finally:
+                pn.pn_collector_pop(self._collector)
             event = pn.pn_collector_peek(self._collector)
         return busy
 
@@ -338,12 +340,10 @@ class Connection(asyncio.Protocol):
             pn.pn_transport_pop(self._engine, size)
         if chunks:
             self._socket.write(b"".join(chunks))
-        if (
-            not self._paused
-            and pn.pn_transport_pending(self._engine) < 0
-            and (self._failed or self._peer_closed())
-        ):
-            self._socket.close()  # not before the peer's close: what it settled on the way would be lost
+        if not self._paused and pn.pn_transport_pending(self._engine) < 0:
+            self._note_error()  # a failed authentication makes no event
+            if self._failed or self._peer_closed():
+                self._socket.close()  # not before the peer's close: what it settled on the way would be lost
         return bool(chunks)
 
     def _tick(self) -> None:
@@ -365,6 +365,12 @@ class Connection(asyncio.Protocol):
         self._flush()
         if self._socket is not None:
             self._socket.close()
+
+    def _note_error(self) -> None:
+        condition = read_condition(pn.pn_transport_condition(self._engine))
+        if condition is not None:
+            self._failed = True
+            self._condition = self._condition or condition
 
     def _peer_closed(self) -> bool:
         return bool(pn.pn_connection_state(self._connection) & pn.PN_REMOTE_CLOSED)
@@ -392,8 +398,7 @@ class Connection(asyncio.Protocol):
         pn.pn_connection_close(self._connection)
 
     def _on_transport_error(self, event: Any) -> None:
-        self._failed = True
-        self._condition = self._condition or read_condition(pn.pn_transport_condition(self._engine))
+        self._note_error()
 
     def _on_session_open(self, event: Any) -> None:
         session = pn.pn_event_session(event)
