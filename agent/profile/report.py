@@ -93,7 +93,8 @@ def _device(plan: DevicePlan) -> "list[RenderableType]":
         for column in ("every", "request", "size", "points"):
             table.add_column(column, justify="right" if column in ("every", "size") else "left")
         for request in plan.requests:
-            size = f"{request.size} {request.size_unit}"
+            unit = request.size_unit.removesuffix("s") if request.size == 1 else request.size_unit
+            size = f"{request.size} {unit}"
             table.add_row(format_duration(request.period), request.what, size, _some(request.points))
         parts.append(table)
     if plan.without_safe:

@@ -1,6 +1,7 @@
 """The JSON Schema of profiles, for editors: what the installed protocols take, and what is filled in."""
 
 import copy
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -70,6 +71,11 @@ def json_schema(installed: Mapping[str, DeviceProtocol] | None = None) -> Schema
         },
         "$defs": defs,
     }
+
+
+def schema_text() -> str:
+    """The schema as `hilgate schema` prints it and `bench_profiles/profile.schema.json` holds it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False)
 
 
 def device_schema(model: type[DeviceConfig]) -> Schema:
