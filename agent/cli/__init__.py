@@ -1,6 +1,5 @@
 """The command `hilgate`."""
 
-import os
 import sys
 
 
@@ -22,8 +21,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; close quietly and keep the interpreter from flushing again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from agent.cli.output import discard
+
+        discard()
         return Exit.OK
     except Exception as error:
         if debug:

@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from protocols.amqp.cloudevents import Event
+if TYPE_CHECKING:
+    from protocols.amqp.cloudevents import Event
 
 SAMPLES = "io.hilgate.samples.v1"
 AVAILABILITY = "io.hilgate.availability.v1"
@@ -120,7 +121,7 @@ class Board:
         self._sequences: dict[str, tuple[int, int]] = {}
         self._ticks: deque[tuple[float, int, int]] = deque(maxlen=_RATE_TICKS)
 
-    def take(self, event: Event, now: float) -> None:
+    def take(self, event: "Event", now: float) -> None:
         """Takes one event of this bench; one whose body is not as the wire says is counted as malformed.
 
         Args:
@@ -149,7 +150,7 @@ class Board:
         span = now - then
         return ((self.events - events) / span, (self.values - values) / span) if span > 0 else (0.0, 0.0)
 
-    def _take_samples(self, event: Event) -> None:
+    def _take_samples(self, event: "Event") -> None:
         device = event.source.removeprefix(self._devices)
         points = self.points.setdefault(device, {})
         for sample in _samples_decoder.decode(event.data).samples:
@@ -160,14 +161,14 @@ class Board:
             for name, reason in sample.bad.items():
                 points.setdefault(name, PointView()).miss(reason, time)
 
-    def _count_holes(self, event: Event) -> None:
+    def _count_holes(self, event: "Event") -> None:
         epoch, last = self._sequences.get(event.source, (event.epoch, event.sequence - 1))
         if epoch == event.epoch and event.sequence > last + 1:
             self.lost += event.sequence - last - 1
         if (event.epoch, event.sequence) > (epoch, last):
             self._sequences[event.source] = (event.epoch, event.sequence)
 
-    def _take_availability(self, event: Event, now: float) -> None:
+    def _take_availability(self, event: "Event", now: float) -> None:
         availability = _availability_decoder.decode(event.data)
         if availability.bench != self.bench:
             return
@@ -182,7 +183,7 @@ class Fleet:
         self.benches: dict[str, tuple[Availability, float]] = {}
         self.malformed = 0
 
-    def take(self, event: Event, now: float) -> None:
+    def take(self, event: "Event", now: float) -> None:
         """Takes an availability event; others are none of its business."""
         if event.type != AVAILABILITY:
             return
@@ -214,20 +215,3 @@ def is_lost(availability: Availability, heard: float, now: float) -> bool:
     """Whether a bench was silent for so long that nobody should count on it."""
     silent = now - heard > LOST_AFTER_INTERVALS * availability.interval_s
     return silent and availability.state != "offline"
-
-
-def event_line(event: Event) -> dict[str, Any]:
-    """An event as the object of one JSON line: its attributes, and its body as `data` where that is JSON."""
-    line: dict[str, Any] = {
-        "type": event.type,
-        "source": event.source,
-        "id": event.id,
-        "sequence": event.sequence,
-        "epoch": event.epoch,
-        "mode": event.mode,
-    }
-    try:
-        msgspec.json.decode(event.data)
-    except msgspec.DecodeError:
-        return line | {"malformed": event.data[:200].decode(errors="replace")}
-    return line | {"data": msgspec.Raw(event.data)}

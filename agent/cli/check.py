@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def check(
     profiles: Annotated[
-        list[str], typer.Argument(metavar="PROFILE", help="Profile files, or names of shipped profiles.")
+        list[str],
+        typer.Argument(metavar="PROFILE", help="Profile files, or names of shipped profiles."),
     ],
     as_json: options.Json = False,
 ) -> None:
@@ -40,9 +41,11 @@ def check(
 
 def schema() -> None:
     """Print the JSON Schema of profiles, for editors."""
+    import json
+
     from agent.profile import json_schema
 
-    typer.echo(json_schema())
+    typer.echo(json.dumps(json_schema(), indent=2))
 
 
 def _refuse(name: str, errors: "ConfigErrors", as_json: bool) -> None:
@@ -56,4 +59,11 @@ def _refuse(name: str, errors: "ConfigErrors", as_json: bool) -> None:
 
 
 def _report(profile: "Profile", as_json: bool) -> None:
-    raise NotImplementedError
+    from agent.cli import output
+    from agent.profile import report
+
+    plans = report.survey(profile)
+    if as_json:
+        output.json_line(report.as_data(profile, plans))
+    else:
+        output.console().print(report.as_text(profile, plans))

@@ -118,10 +118,10 @@ async def _running(agent: "Agent") -> AsyncIterator[None]:
 async def _print_events(
     stop: asyncio.Event, seconds: float | None, client: "Client", agent: "Agent", settings: "Settings"
 ) -> None:
-    from agent.cli import loop, output
+    from agent.cli import lines, loop
     from agent.cli.remote import receive_events
 
-    receive_events(client, settings.bench, output.event, output.no_event)
+    receive_events(client, settings.bench, lines.event_printer(stop), lines.no_event)
     async with _running(agent):
         await loop.wait(stop, seconds)
 
@@ -129,7 +129,7 @@ async def _print_events(
 async def _draw(
     stop: asyncio.Event, seconds: float | None, client: "Client", agent: "Agent", settings: "Settings"
 ) -> None:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
 
     from agent.cli import examples, live, output, render
     from agent.cli.board import Board
@@ -144,10 +144,14 @@ async def _draw(
         for point, about in config.points.items()
     }
     hint = render.commands(examples.commands(profile, settings.bench, settings.broker))
+    console = output.console()
 
-    def picture(now: float, height: int | None) -> Group:
-        rows = None if height is None else height - _OTHER_LINES
-        return Group(render.bench(board, units, now, rows=rows), hint)
+    def picture(now: float, height: int | None) -> RenderableType:
+        if height is None:
+            return render.bench(board, units, now)
+        return Group(render.bench(board, units, now, rows=height - _OTHER_LINES), hint)
 
+    if not console.is_terminal:
+        console.print(hint)
     async with _running(agent):
-        await live.show(output.console(), stop, seconds, picture)
+        await live.show(console, stop, seconds, picture)

@@ -1,16 +1,13 @@
 """Where results go: JSON lines for scripts, rich tables for people. Errors go to standard error."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.cli.board import event_line
-
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from protocols.amqp.cloudevents import Event
 
 
 def json_line(item: Any) -> None:
@@ -19,14 +16,11 @@ def json_line(item: Any) -> None:
     sys.stdout.flush()
 
 
-def event(received: "Event") -> None:
-    """Prints an event as one line of JSON."""
-    json_line(event_line(received))
-
-
-def no_event() -> None:
-    """Says that something came that is no event."""
-    say("hilgate: a message that is no event was skipped")
+def discard() -> None:
+    """Sends standard output nowhere: who read it has gone, and a last flush would fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def console() -> "Console":

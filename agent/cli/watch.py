@@ -46,11 +46,11 @@ def watch(
 async def _print_events(
     stop: asyncio.Event, seconds: float | None, settings: "Settings", bench: str | None
 ) -> None:
-    from agent.cli import loop, output
+    from agent.cli import lines, loop
     from agent.cli.remote import connected, receive_events
 
     async with connected(settings, _CONNECT_TIMEOUT_S) as client:
-        receive_events(client, bench, output.event, output.no_event)
+        receive_events(client, bench, lines.event_printer(stop), lines.no_event)
         await loop.wait(stop, seconds)
 
 

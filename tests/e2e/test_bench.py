@@ -1,0 +1,173 @@
+"""A bench run, watched and commanded from the command line, over the embedded broker."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shell import Running, hilgate, running
+
+PROFILE = """\
+profile: small-rig
+devices:
+  pump-plc:
+    protocol: modbus
+    connection: {transport: tcp, host: 127.0.0.1, port: 1, unit: 1}
+    address_base: 0
+    poll: 50ms
+    points:
+      speed:    {table: input, address: 0, type: float32, order: ABCD, unit: rpm}
+      setpoint: {table: holding, address: 10, scale: 0.1, unit: rpm, access: rw, min: 0, max: 3000}
+      running:  {table: coil, address: 3, access: rw}
+    sim:
+      speed: {follow: setpoint, tau: 100ms}
+"""
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> str:
+    path = tmp_path / "small-rig.yaml"
+    path.write_text(PROFILE)
+    return str(path)
+
+
+def run(profile: str, broker: str, *more: str) -> Any:
+    return running("run", profile, "--bench", "rig-07", "--broker", broker, "--log-format", "json", *more)
+
+
+async def until_state(broker: str, *states: str) -> dict[str, Any]:
+    async with running("watch", "--json", "--broker", broker) as watch:
+        event = await watch.until(lambda event: event["data"]["state"] in states)
+        assert (await watch.end()).code == 0
+    availability: dict[str, Any] = event["data"]
+    return availability
+
+
+async def send(broker: str, *words: str) -> tuple[int, dict[str, Any]]:
+    finished = await hilgate("send", "rig-07", *words, "--json", "--broker", broker)
+    assert finished.err == ""
+    (result,) = finished.lines
+    return finished.code, result
+
+
+async def test_a_bench_is_run_watched_and_commanded(profile: str, broker: str) -> None:
+    async with run(profile, broker, "--sil", "--heartbeat", "1s") as agent:
+        said = await until_state(broker, "available")
+        assert (said["bench"], said["mode"]) == ("rig-07", "sil")
+
+        code, result = await send(broker, "ping")
+        assert (code, result["status"]) == (0, "ok")
+        assert result["data"]["epoch"] == said["epoch"]
+
+        code, result = await send(broker, "write", "pump-plc", "setpoint=1500", "running=true", "--verify")
+        assert code == 0
+        assert result["data"]["read_back"] == {"setpoint": 1500.0, "running": True}
+
+        code, result = await send(broker, "read", "pump-plc", "setpoint", "running")
+        assert code == 0
+        assert result["data"]["values"] == {"setpoint": 1500.0, "running": True}
+
+        code, result = await send(broker, "write", "pump-plc", "setpoint=9999")
+        assert (code, result["status"], result["code"]) == (1, "rejected", "out-of-range")
+
+        code, _ = await send(broker, "disable", "--reason", "hose is being changed")
+        assert code == 0
+        assert "hose" in (await until_state(broker, "maintenance"))["reason"]
+        code, result = await send(broker, "write", "pump-plc", "setpoint=1")
+        assert (code, result["code"]) == (1, "disabled")
+        assert (await send(broker, "enable"))[0] == 0
+        await until_state(broker, "available")
+
+        async with running("watch", "rig-07", "--json", "--broker", broker) as watch:
+            event = await watch.until(lambda event: event["type"] == "io.hilgate.samples.v1")
+            assert event["source"] == "/benches/rig-07/devices/pump-plc"
+            assert event["data"]["samples"][0]["values"]["setpoint"] == 1500.0
+
+        finished = await agent.end()
+        assert finished.code == 0
+    assert (await until_state(broker, "offline"))["bench"] == "rig-07"
+
+
+async def test_tables_for_people(profile: str, broker: str) -> None:
+    async with run(profile, broker, "--sil"):
+        await until_state(broker, "available")
+        described = await hilgate("send", "rig-07", "describe", "--broker", broker)
+        assert described.code == 0
+        for word in ("pump-plc", "setpoint", "number", "rw", "3000", "rpm"):
+            assert word in described.out
+        read = await hilgate("send", "rig-07", "read", "pump-plc", "--broker", broker)
+        assert read.code == 0
+        assert "good" in read.out
+        rejected = await hilgate("send", "rig-07", "read", "pump-plc", "sped", "--broker", broker)
+        assert rejected.code == 1
+        assert "unknown-point" in rejected.out
+        one = await hilgate("watch", "rig-07", "--for", "2s", "--broker", broker)
+        assert one.code == 0
+        for word in ("available", "pump-plc", "online", "speed", "rpm", "good"):
+            assert word in one.out
+        all_benches = await hilgate("watch", "--for", "1s", "--broker", broker)
+        assert all_benches.code == 0
+        assert "rig-07" in all_benches.out
+        assert "\x1b" not in described.out + read.out + one.out + all_benches.out
+
+
+async def test_a_device_that_is_not_there_is_exit_3(profile: str, broker: str) -> None:
+    async with run(profile, broker):
+        said = await until_state(broker, "fault")
+        assert said["devices"]["pump-plc"]["state"] == "offline"
+        code, result = await send(broker, "read", "pump-plc")
+        assert (code, result["status"], result["code"]) == (3, "failed", "disconnected")
+
+
+async def test_a_bench_that_is_not_there_is_exit_4(broker: str) -> None:
+    finished = await hilgate("send", "rig-99", "ping", "--timeout", "500ms", "--broker", broker)
+    assert finished.code == 4
+    assert finished.err.startswith("hilgate: No answer from rig-99 within 0.5 s")
+
+
+@pytest.mark.parametrize("words", [["send", "rig-07", "ping"], ["watch"], ["watch", "rig-07", "--json"]])
+async def test_a_broker_that_is_not_there_is_exit_4_and_a_sentence(words: list[str]) -> None:
+    finished = await hilgate(*words, "--broker", "amqp://127.0.0.1:1")
+    assert finished.code == 4
+    assert finished.err.startswith("hilgate: No connection to the broker: ")
+    assert "127.0.0.1:1" in finished.err
+    assert len(finished.err.splitlines()) == 1
+
+
+async def test_the_agent_waits_for_its_broker(profile: str) -> None:
+    async with run(profile, "amqp://127.0.0.1:1", "--sil") as agent:
+        await _logged(agent, "broker link")
+        assert (await agent.end()).code == 0
+
+
+async def _logged(agent: Running, event: str) -> None:
+    assert agent.process.stderr is not None
+    async with asyncio.timeout(20):
+        while f'"{event}"'.encode() not in await agent.process.stderr.readline():
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signals_end_the_agent_with_exit_0(profile: str, broker: str, number: signal.Signals) -> None:
+    async with run(profile, broker, "--sil") as agent:
+        await until_state(broker, "available")
+        finished = await agent.end(number)
+    assert finished.code == 0
+    assert "Traceback" not in finished.err
+    await until_state(broker, "offline")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signals_end_the_broker_with_exit_0(number: signal.Signals) -> None:
+    async with running("broker", "--listen", "127.0.0.1:0") as process:
+        assert "listens on amqp://127.0.0.1:" in await process.line()
+        finished = await process.end(number)
+    assert (finished.code, finished.err) == (0, "")
+
+
+async def test_a_port_that_is_taken_is_a_sentence(broker: str) -> None:
+    finished = await hilgate("broker", "--listen", broker.removeprefix("amqp://"))
+    assert finished.code == 3
+    assert "cannot listen on 127.0.0.1:" in finished.err
+    assert "Traceback" not in finished.err
