@@ -1,6 +1,7 @@
 """What the bench tells the control plane: its availability, on every change and as a heartbeat."""
 
 import asyncio
+import contextlib
 import platform
 import socket
 import time
@@ -101,19 +102,22 @@ class Availability:
     async def run(self) -> None:
         """Sends at once on every change and each interval, until cancelled."""
         loop = asyncio.get_running_loop()
-        beat = loop.time()
+        due = loop.time() + self._interval
         while True:
-            try:
-                async with asyncio.timeout_at(beat + self._interval):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
                     await self._bench.changed.wait()
-                self._bench.changed.clear()
-                self._send()
-            except TimeoutError:
-                beat += self._interval
+            changed = self._bench.changed.is_set()
+            self._bench.changed.clear()
+            beat = loop.time() >= due
+            if beat:
+                due += self._interval
+            # A heartbeat that cannot leave now is worth nothing later, and losses go on: both wait.
+            if beat and self._connected():
                 self._say_losses()
-                # A heartbeat that cannot leave now is worth nothing later; changes are kept.
-                if self._connected():
-                    self._send()
+                self._send()
+            elif changed:
+                self._send()
 
     def body(self) -> dict[str, Any]:
         """The message body as wire.md section 3 has it."""

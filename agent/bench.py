@@ -47,7 +47,9 @@ class Bench:
     async def _simulated(self, stack: contextlib.AsyncExitStack) -> Mapping[str, DeviceConfig]:
         configs: dict[str, DeviceConfig] = {}
         for protocol in sorted({config.protocol for config in self.profile.devices.values()}):
-            mine = {name: config for name, config in self.profile.devices.items() if config.protocol == protocol}
+            mine = {
+                name: config for name, config in self.profile.devices.items() if config.protocol == protocol
+            }
             configs |= await stack.enter_async_context(simulators()[protocol].start(mine))
         # The profile's order is the order of safe values and of every table.
         return {name: configs[name] for name in self.profile.devices}

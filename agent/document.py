@@ -179,7 +179,9 @@ class _Composer:
     def _node(self, start: yaml.Event, path: str, depth: int) -> Node:
         event = cast(_NodeStart | yaml.AliasEvent, start)  # what the parser gives where a value starts
         if depth > MAX_DEPTH:
-            raise _StopError(self._problem(event, path, f"is nested more than {MAX_DEPTH} levels deep"))
+            raise _StopError(
+                self._problem(event, path.partition(".")[0], f"is nested more than {MAX_DEPTH} levels deep")
+            )
         self._grow(event, path, 1)
         self._highest = max(self._highest, depth)
         if isinstance(event, yaml.AliasEvent):
@@ -207,7 +209,9 @@ class _Composer:
             raise _StopError(self._problem(event, path, f"alias *{event.anchor} {why}"))
         self._grow(event, path, anchor.nodes)
         if depth + anchor.height > MAX_DEPTH:
-            raise _StopError(self._problem(event, path, f"is nested more than {MAX_DEPTH} levels deep"))
+            raise _StopError(
+                self._problem(event, path.partition(".")[0], f"is nested more than {MAX_DEPTH} levels deep")
+            )
         self._highest = max(self._highest, depth + anchor.height)
         return anchor.node
 

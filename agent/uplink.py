@@ -7,7 +7,16 @@ from typing import NamedTuple
 import structlog
 
 from agent.store import REPLIES, Outbox, Outgoing
-from protocols.amqp.client import Address, Client, ConnectionLost, LinkRefused, NotReady, Outcome, Sender, TooLarge
+from protocols.amqp.client import (
+    Address,
+    Client,
+    ConnectionLost,
+    LinkRefused,
+    NotReady,
+    Outcome,
+    Sender,
+    TooLarge,
+)
 
 WINDOW = 64
 """Messages of one channel in flight at once."""
@@ -72,7 +81,9 @@ class Uplink:
                 try:
                     await sender.ready()
                 except LinkRefused as error:
-                    self._log.warning("the broker refuses the address", address=channel.name, reason=str(error))
+                    self._log.warning(
+                        "the broker refuses the address", address=channel.name, reason=str(error)
+                    )
                     await asyncio.sleep(RETRY_S)
                     continue
             message = self._outbox.take(channel)
@@ -152,4 +163,3 @@ class Uplink:
         self.dead_letters += 1
         self._log.error("the broker refused a message for good", address=message.address.name, why=why)
         self._outbox.done(message)
-

@@ -115,8 +115,12 @@ def _problem(details: ErrorDetails, root: Node, prefix: str, schema: Mapping[str
         return Problem.at(_key_place(root, loc), spot.field, "unknown field", hint)
     if kind == "union_tag_not_found":
         field = f"{spot.field}.{_tag_field(context)}".lstrip(".")
-        tags = _unquoted(context.get("expected_tags"))
-        return Problem.at(spot.place, field, MISSING, f"one of {tags}")
+        tags = [
+            tag
+            for branch in schemas_at(schema, loc)
+            for tag in branch.get("discriminator", {}).get("mapping", ())
+        ]
+        return Problem.at(spot.place, field, MISSING, f"one of {', '.join(tags)}" if tags else "")
     if kind == "union_tag_invalid":
         return _wrong_tag(root, loc, prefix, context)
     if loc and loc[-1] == "[key]":
@@ -178,13 +182,18 @@ def _written(root: Node, loc: Loc) -> set[str]:
 
 def fields_at(schema: Mapping[str, Any], loc: Loc) -> Iterable[str]:
     """The fields that a JSON Schema knows for the object at `loc`, over all branches of unions."""
+    return [name for branch in schemas_at(schema, loc) for name in branch.get("properties", {})]
+
+
+def schemas_at(schema: Mapping[str, Any], loc: Loc) -> list[Mapping[str, Any]]:
+    """The parts of a JSON Schema that speak of the value at `loc`."""
     defs = schema.get("$defs", {})
     found = _branches(schema, defs)
     for step in loc:
         below = [child for branch in found for child in _children(branch, step, defs)]
         tagged = [branch for branch in found if _is_tagged(branch, step)]
         found = below or tagged or found
-    return [name for branch in found for name in branch.get("properties", {})]
+    return found
 
 
 def _branches(schema: Any, defs: Mapping[str, Any]) -> list[Mapping[str, Any]]:

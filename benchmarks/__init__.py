@@ -1,1 +1,1 @@
-"""Benchmarks: what the gateway costs, next to the peers it compares with. `make bench` prints their tables."""
+"""What the gateway costs, next to the peers it compares with. `make bench` prints the tables."""

@@ -42,7 +42,7 @@ def load_profile(
     loader = _Loader(sources, file, protocols() if installed is None else installed, variables)
     profile = loader.load()
     if profile is None or loader.problems:
-        raise ConfigErrors(loader.problems)
+        raise ConfigErrors(sorted(loader.problems, key=lambda problem: problem.file != str(file)))
     return profile
 
 
@@ -88,7 +88,7 @@ class _Loader:
             return Header.model_validate(plain(node))
         except ValidationError as error:
             if not (self.problems and not node.entries):  # what could not be read is not missing as well
-                self.problems += problems_of(error, node)
+                self.problems += self._news(problems_of(error, node))
             return None
 
     def _tree(self, name: str, entry: Entry) -> MappingNode | None:

@@ -82,7 +82,7 @@ class _Reader:
         problems = self._sources.problems
         try:
             resolved = path.resolve()
-            missing = not resolved.exists()
+            missing = not resolved.is_file()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             problems.append(Problem.at(place, name, f"cannot be read: {error}"))
             return

@@ -28,7 +28,9 @@ def run_agent(tmp_path: Path) -> RunAgent:
     """Runs an agent for a profile text; leaving stops it gracefully."""
 
     @contextlib.asynccontextmanager
-    async def run(profile: str, broker_url: str, *, bench: str = "rig", **settings: Any) -> AsyncIterator[Agent]:
+    async def run(
+        profile: str, broker_url: str, *, bench: str = "rig", **settings: Any
+    ) -> AsyncIterator[Agent]:
         path = tmp_path / "profile.yaml"
         path.write_text(profile)
         defaults = {"sil": True, "heartbeat": "200ms", "store": tmp_path / f"store-{bench}"}

@@ -63,7 +63,9 @@ class Desk:
         await self._commands.post(encode(message))
         return message_id
 
-    async def ask(self, op: str, *, message_fields: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    async def ask(
+        self, op: str, *, message_fields: dict[str, Any] | None = None, **fields: Any
+    ) -> dict[str, Any]:
         """Sends a command and returns its result."""
         message_id = await self.post({"op": op, **fields}, **(message_fields or {}))
         return (await self.answers(message_id))[0]
@@ -92,7 +94,9 @@ class Desk:
 
     async def until_state(self, state: str) -> dict[str, Any]:
         """Waits until the bench is in a state."""
-        return await self.until(lambda: self.availability() if self.availability().get("state") == state else {})
+        return await self.until(
+            lambda: self.availability() if self.availability().get("state") == state else {}
+        )
 
     def samples(self, device: str) -> list[dict[str, Any]]:
         """All samples of a device, in the order they came."""

@@ -18,7 +18,7 @@ devices:
     poll: 20ms
     points:
       speed:    {table: input, address: 0, type: float32, order: ABCD, unit: rpm}
-      setpoint: {table: holding, address: 10, type: uint16, scale: 0.1, access: rw, min: 0, max: 3000, safe: 0, unit: rpm}
+      setpoint: {table: holding, address: 10, scale: 0.1, access: rw, min: 0, max: 3000, safe: 0, unit: rpm}
       running:  {table: coil, address: 3, access: rw, safe: false}
       state:    {table: holding, address: 20, labels: {0: idle, 1: busy}, access: rw}
       secret:   {table: holding, address: 30, access: wo}
@@ -113,7 +113,9 @@ async def test_a_disabled_bench_refuses_to_move_and_still_reads(broker: Broker, 
         assert (await one.ask("write", device="psu", values={"voltage": 5.0}))["status"] == "ok"
 
 
-async def test_a_command_that_comes_again_is_not_carried_out_again(broker: Broker, run_agent: RunAgent) -> None:
+async def test_a_command_that_comes_again_is_not_carried_out_again(
+    broker: Broker, run_agent: RunAgent
+) -> None:
     async with desk(broker.url, "rig") as one, run_agent(PROFILE, broker.url):
         await one.until_state("available")
         write = {"op": "write", "device": "psu", "values": {"voltage": 1.0}}

@@ -141,7 +141,9 @@ async def test_what_is_stale_moves_nothing(broker: Broker, run_agent: RunAgent) 
         await still_works(one)
 
 
-async def test_results_without_a_reply_to_go_to_the_results_topic(broker: Broker, run_agent: RunAgent) -> None:
+async def test_results_without_a_reply_to_go_to_the_results_topic(
+    broker: Broker, run_agent: RunAgent
+) -> None:
     async with desk(broker.url, "rig") as one, run_agent(PROFILE, broker.url):
         await one.until_state("available")
         await one.post({"op": "ping"}, reply_to=None)

@@ -1,4 +1,4 @@
-"""The store: order per channel, bounds that spare results, losses that say what went, one more epoch a start."""
+"""The store: order per channel, bounds that spare results, losses said, one more epoch a start."""
 
 import asyncio
 from pathlib import Path
