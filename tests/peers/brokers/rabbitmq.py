@@ -1,6 +1,7 @@
 """RabbitMQ 3 and 4 of two Debian releases, unpacked by tests/tools/get-peers and run from there."""
 
 import contextlib
+import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -96,6 +97,21 @@ class RabbitMQ(Broker):
         """Adds a user with `set_permissions` patterns for configure, write and read."""
         self.ctl("add_user", user.name, user.password)
         self.ctl("set_permissions", user.name, configure, write, read)
+
+    def declare(self, queue: str, *topics: str) -> None:
+        """Makes a durable queue and binds it to topics: `*` stands for one word, `#` for any."""
+        bindings = [
+            {"source": "amq.topic", "destination": queue, "destination_type": "queue", "routing_key": topic}
+            for topic in topics
+        ]
+        definitions = {
+            "queues": [{"name": queue, "durable": True, "auto_delete": False, "arguments": {}}],
+            "bindings": [binding | {"arguments": {}} for binding in bindings],
+        }
+        for item in (*definitions["queues"], *definitions["bindings"]):
+            item["vhost"] = "/"
+        (self.home / "definitions.json").write_text(json.dumps(definitions))
+        self.ctl("import_definitions", "/data/definitions.json")
 
     @contextlib.contextmanager
     def starved(self) -> Iterator[None]:
