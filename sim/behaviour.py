@@ -204,7 +204,11 @@ def _start(point: Point) -> Behaviour | None:
                 value = low if point.max is None else min(point.max, low)
             case "enumeration":
                 value = point.choices[0]
-    return None if value is None else Behaviour(waveforms.constant(value), steady=True)
+    if value is None:
+        return None
+    if point.kind == "integer" and isinstance(value, float):
+        value = round(value)
+    return Behaviour(waveforms.constant(value), steady=True)
 
 
 def _behaviour(device: DeviceConfig, name: str, spec: Spec) -> Behaviour:

@@ -5,6 +5,7 @@ is the same at any poll rate and in any run. Only `Lag` has a memory: the writes
 """
 
 import bisect
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -14,15 +15,20 @@ Wave = Callable[[float], float]
 V = TypeVar("V")
 
 _MASK = (1 << 64) - 1
-_STEP = 0x9E3779B97F4A7C15
+_SCALE = 2.0**-63
 
 
-def _uniform(seed: int, index: int) -> float:
-    """A number in [-1, 1) that depends on nothing but `seed` and `index` (the SplitMix64 generator)."""
-    x = (seed * 0xD1342543DE82EF95 + (index + 1) * _STEP) & _MASK
+def _uniform(key: int, index: int) -> float:
+    """A number in [-1, 1) that depends on nothing but `key` and `index` (the SplitMix64 generator)."""
+    x = (key + index * 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (x ^ (x >> 31)) / (1 << 63) - 1.0
+    return (x ^ (x >> 31)) * _SCALE - 1.0
+
+
+def _key(seed: int) -> int:
+    """Where in the generator's cycle of 2**64 a seed begins: far from its neighbours."""
+    return seed * 0xD1342543DE82EF95 & _MASK
 
 
 def constant(value: V) -> Callable[[float], V]:
@@ -52,7 +58,8 @@ def square(low: V, high: V, period: float, duty: float = 0.5, phase: float = 0.0
 
 def noise(amplitude: float, seed: int) -> Wave:
     """Uniform noise within +-`amplitude`, drawn anew each microsecond."""
-    return lambda t: amplitude * _uniform(seed, int(t * 1e6))
+    key = _key(seed)
+    return lambda t: amplitude * _uniform(key, int(t * 1e6))
 
 
 def total(one: Wave, other: Wave) -> Wave:
@@ -67,35 +74,36 @@ def walk(start: float, step: float, interval: float, low: float, high: float, se
     The free path is a Wiener process by Levy's midpoint construction, so any moment is found in a logarithmic
     number of draws, without those before it; folding it at the limits is reflection.
     """
-    span = high - low
+    span, key = high - low, _key(seed)
 
-    def at(t: float) -> float:
-        free = start - low + step * _wiener(int(t / interval), seed)
+    @functools.lru_cache(maxsize=1)  # most reads fall into the interval of the one before
+    def after(steps: int) -> float:
+        free = start - low + step * _wiener(steps, key)
         folded = free % (2 * span)
         return low + (folded if folded <= span else 2 * span - folded)
 
-    return at
+    return lambda t: after(int(t / interval))
 
 
 _DEVIATION = math.sqrt(3.0)  # turns a draw from [-1, 1) into one of standard deviation 1
 
 
-def _wiener(n: int, seed: int) -> float:
+def _wiener(n: int, key: int) -> float:
     """The n-th value (n >= 0) of a Wiener process that starts at 0 with a deviation of 1 a step."""
     left, left_value = 0, 0.0
     length = 1
-    value = _uniform(seed, 1) * _DEVIATION
+    value = _uniform(key, 1) * _DEVIATION
     # Doubling goes outwards over the powers of two until one lies beyond n ...
     while left + length <= n:
         left, left_value = left + length, value
         length = left
-        value = left_value + _uniform(seed, 2 * left) * _DEVIATION * math.sqrt(length)
+        value = left_value + _uniform(key, 2 * left) * _DEVIATION * math.sqrt(length)
     right_value = value
     # ... and halving comes back in: the middle of a bridge of length L deviates by sqrt(L)/2.
     while left < n:
         length //= 2
         middle = left + length
-        value = (left_value + right_value) / 2 + _uniform(seed, 2 * middle + 1) * _DEVIATION * math.sqrt(
+        value = (left_value + right_value) / 2 + _uniform(key, 2 * middle + 1) * _DEVIATION * math.sqrt(
             length / 2
         )
         if middle <= n:

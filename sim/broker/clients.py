@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from sim.broker.server import Broker
 
 _HANDSHAKE_TIMEOUT: Final = 10.0
-_NO_ADDRESS: Final = Refusal("amqp:invalid-field", "the attach names no address")
 
 
 class Client:
@@ -50,14 +49,13 @@ class Client:
         router = self._broker.router
         target = link.peer_target
         if target is None:
-            raise _NO_ADDRESS
+            raise Refusal("amqp:invalid-field", "the attach has no target")
         if target.coordinator:
             raise Refusal("amqp:not-implemented", "this broker has no transactions")
         temporary = router.temporary() if target.dynamic else None
+        address = temporary
         if temporary is None and target.address is not None:
             address = router.address(target.address, _kind(target))
-        else:
-            address = temporary  # None: an anonymous relay
         port = ProducerPort(self._broker, link, address, temporary)
         granted = Terminus(
             address=address.name if address else None,
@@ -71,7 +69,7 @@ class Client:
         router = self._broker.router
         source = link.peer_source
         if source is None or (source.address is None and not source.dynamic):
-            raise _NO_ADDRESS
+            raise Refusal("amqp:invalid-field", "the attach names no source")
         temporary = router.temporary() if source.dynamic else None
         name = temporary.name if temporary else source.address or ""
         kind = _kind(source) or router.kind(name)

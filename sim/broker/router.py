@@ -181,9 +181,7 @@ class Router:
         # Idle addresses are kept, for they remember kind, duplicates and last values, until room is needed.
         idle = next((a for a in self._addresses.values() if a.idle and a is not self._dead_letters), None)
         if idle is None:
-            raise Refusal(
-                "amqp:resource-limit-exceeded", f"there are {len(self._addresses)} addresses in use"
-            )
+            raise Refusal("amqp:resource-limit-exceeded", f"all {len(self._addresses)} addresses are in use")
         self.remove(idle)
 
     def _queue(self, name: str) -> Queue:
@@ -225,7 +223,7 @@ class Router:
         check_name(pattern)
         if len(self.subscriptions) >= self.limits.max_addresses:
             raise Refusal(
-                "amqp:resource-limit-exceeded", f"there are {len(self.subscriptions)} subscriptions"
+                "amqp:resource-limit-exceeded", f"all {len(self.subscriptions)} subscriptions are in use"
             )
         subscription = self._subscription(pattern, identity)
         subscription.queue.attach(consumer)

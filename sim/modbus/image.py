@@ -1,19 +1,14 @@
 """What a simulated unit holds: its four tables, refreshed from the points' behaviours when they are read."""
 
 import bisect
-import math
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from protocols.base import Value
-from protocols.modbus.codec import PointCodec, swap_bytes
 from protocols.modbus.config import ModbusDevice, ModbusPoint, Table
 from sim.behaviour import Behaviour, behaviours
+from sim.modbus.encoder import encoder, field_mask
 
 T = TypeVar("T")
-
-_LARGEST = {"float16": 65504.0, "float32": struct.unpack(">f", b"\x7f\x7f\xff\xff")[0], "float64": 1.7e308}
 
 
 class IllegalAddress(Exception):  # the name that the standard gives it
@@ -59,7 +54,7 @@ class _Cover:
 
 
 class PointImage:
-    """One point in its table's memory."""
+    """One point as a unit has it: its addresses, its behaviour, and the behaviours that follow it."""
 
     def __init__(self, device: ModbusDevice, point: ModbusPoint, behaviour: Behaviour | None) -> None:
         self.point = point
@@ -67,21 +62,11 @@ class PointImage:
         self.start = point.address - device.address_base
         self.end = self.start + point.width
         self.followers: list[Behaviour] = []
-        self.mask = _mask(point)
-        self._low, self._high = _range(point)
 
     @property
     def span(self) -> tuple[int, int]:
         """The first address, and the one after the last."""
         return self.start, self.end
-
-    def bytes_of(self, value: Value) -> bytes:
-        """The value in memory; a number that the type cannot hold saturates, as in a real device."""
-        if self.point.is_bit:
-            return b"\1" if value else b"\0"
-        if self.point.kind in ("integer", "number") and isinstance(value, int | float):
-            value = min(max(value, self._low), self._high)
-        return self.point.codec.encode(value)
 
     def written(self, data: bytes, t: float) -> None:
         """Tells the points that follow this one what its memory means now."""
@@ -89,25 +74,6 @@ class PointImage:
         if isinstance(value, int | float):
             for follower in self.followers:
                 follower.aim(t, value)
-
-
-def _mask(point: ModbusPoint) -> int:
-    """The bits of the register in memory that are the point's, or 0: all that it covers."""
-    if point.is_bit or not point.codec.is_field:
-        return 0
-    mask = struct.pack(point.codec.endian + "H", point.codec.mask)
-    return int.from_bytes(swap_bytes(mask) if point.codec.swapped else mask, "big")
-
-
-def _range(point: ModbusPoint) -> tuple[float, float]:
-    """The lowest and highest value in engineering units that a number's type can hold."""
-    if point.kind not in ("integer", "number"):
-        return -math.inf, math.inf
-    if point.type in _LARGEST:
-        reach = _LARGEST[point.type] * abs(point.scale)
-        return point.offset - reach, point.offset + reach
-    low, high = map(point.codec.linear.value, PointCodec.raw_range(point))
-    return min(low, high), max(low, high)
 
 
 class TableImage:
@@ -119,12 +85,14 @@ class TableImage:
         self._writable = _Cover(point.span for point in points if point.point.writable)
         self._base, end = self._readable.reach
         self._memory = bytearray((end - self._base) * self._step)
+        moving = []
         for point in points:
             if point.behaviour is not None:
-                self._put(point, point.behaviour.at(0.0))
-        self._moving = _Spans(
-            (*point.span, point) for point in points if point.behaviour and not point.behaviour.steady
-        )
+                refresh = self._refresher(point, point.behaviour)
+                refresh(0.0)
+                if not point.behaviour.steady:
+                    moving.append((*point.span, refresh))
+        self._moving = _Spans(moving)
         self._followed = _Spans((*point.span, point) for point in points if point.followers)
 
     def read(self, start: int, count: int, t: float) -> bytes:
@@ -133,12 +101,12 @@ class TableImage:
         Raises:
             IllegalAddress: not all of them exist.
         """
-        if (start, start + count) not in self._readable:
+        end = start + count
+        if (start, end) not in self._readable:
             raise IllegalAddress
-        for point in self._moving.overlapping(start, start + count):
-            assert point.behaviour is not None
-            self._put(point, point.behaviour.at(t))
-        return bytes(self._memory[self._place(start) : self._place(start + count)])
+        for refresh in self._moving.overlapping(start, end):
+            refresh(t)
+        return bytes(self._memory[self._place(start, end)])
 
     def write(self, start: int, data: bytes, t: float) -> None:
         """Replaces memory, and tells the points that follow what was written.
@@ -149,20 +117,26 @@ class TableImage:
         end = start + len(data) // self._step
         if (start, end) not in self._writable:
             raise IllegalAddress
-        self._memory[self._place(start) : self._place(end)] = data
+        self._memory[self._place(start, end)] = data
         for point in self._followed.overlapping(start, end):
-            point.written(bytes(self._memory[self._place(point.start) : self._place(point.end)]), t)
+            point.written(bytes(self._memory[self._place(*point.span)]), t)
 
-    def _place(self, address: int) -> int:
-        return (address - self._base) * self._step
+    def _place(self, start: int, end: int) -> slice:
+        return slice((start - self._base) * self._step, (end - self._base) * self._step)
 
-    def _put(self, point: PointImage, value: Value) -> None:
-        place = self._place(point.start)
-        data = point.bytes_of(value)
-        if point.mask:
-            held = int.from_bytes(self._memory[place : place + 2], "big")
-            data = (held & ~point.mask | int.from_bytes(data, "big")).to_bytes(2, "big")
-        self._memory[place : place + len(data)] = data
+    def _refresher(self, point: PointImage, behaviour: Behaviour) -> Callable[[float], None]:
+        """Makes the function that brings the point's memory to a time."""
+        memory, place = self._memory, self._place(*point.span)
+        at, encode, mask = behaviour.at, encoder(point.point), field_mask(point.point)
+
+        def refresh(t: float) -> None:
+            memory[place] = encode(at(t))
+
+        def refresh_field(t: float) -> None:
+            others = int.from_bytes(memory[place], "big") & ~mask
+            memory[place] = (others | int.from_bytes(encode(at(t)), "big")).to_bytes(2, "big")
+
+        return refresh_field if mask else refresh
 
 
 class UnitImage:
@@ -173,7 +147,6 @@ class UnitImage:
         self._tables = {
             table: TableImage([one for one in points if one.point.table == table]) for table in _TABLES
         }
-        self.names = [device.name for device in devices]
 
     def __getitem__(self, table: Table) -> TableImage:
         return self._tables[table]
