@@ -211,7 +211,7 @@ def test_closing_drops_everything_and_ends_the_consumers() -> None:
 
 
 class NothingLostNothingTwice(RuleBasedStateMachine):
-    """Whatever consumers do, each message is in exactly one place: waiting, with one consumer, done or dead."""
+    """Whatever consumers do, each message is in one place: waiting, with one consumer, done or dead."""
 
     consumers = Bundle("consumers")
 

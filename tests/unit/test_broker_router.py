@@ -298,7 +298,7 @@ def test_subscriptions_are_bounded() -> None:
     bench = Bench(max_addresses=2)
     bench.subscribe("a.*")
     bench.subscribe("b.*")
-    with pytest.raises(Refusal, match="2 subscriptions"):
+    with pytest.raises(Refusal, match="all 2 subscriptions"):
         bench.subscribe("c.*")
 
 
