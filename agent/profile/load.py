@@ -1,13 +1,13 @@
 """From a file to a `Profile`: read, fill in, validate by protocol, and say all that is wrong at once."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from pydantic import ValidationError, create_model
 
 from agent.document import Entry, MappingNode, ScalarNode, plain
@@ -73,13 +73,8 @@ class _Loader:
             self.problems.append(Problem.at(self._sources.header.place, "devices", MISSING, hint))
         if header is None or self.problems:
             return None
-        content = {
-            **plain(self._sources.header),
-            "devices": [[name, plain(tree)] for name, tree in trees.items()],
-        }
-        return Profile.model_validate(
-            {**dict(header), "devices": devices, "digest": _digest(content), "path": self._file}
-        )
+        content = {"digest": _digest(header, devices), "path": self._file, "devices": devices}
+        return Profile.model_validate({**dict(header), **content})
 
     def _header(self) -> Header | None:
         node = self._substitution.section(self._sources.header, "")
@@ -166,6 +161,10 @@ def _salvage(model: type[DeviceConfig], content: Mapping[str, Any], error: Valid
     )
 
 
-def _digest(content: Any) -> str:
-    canonical = msgspec.json.encode(content, order="deterministic")
-    return f"sha256:{hashlib.sha256(canonical).hexdigest()}"
+def _digest(header: Header, devices: Mapping[str, DeviceConfig]) -> str:
+    """Of all that was said, however it was written; the order of devices counts, that of fields does not."""
+    said = [header.model_dump(mode="json", exclude_unset=True)]
+    said += [{name: device.model_dump(mode="json", exclude_unset=True)} for name, device in devices.items()]
+    # Not by msgspec: it refuses integers over 64 bits, which a `sim` section may hold.
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
