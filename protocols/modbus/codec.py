@@ -119,6 +119,11 @@ class PointCodec:
         return self.mask != 0xFFFF
 
     @property
+    def wire_mask(self) -> int:
+        """The bits of the register, as it is on the wire, that are the point's."""
+        return int.from_bytes(self._registers(self.mask))
+
+    @property
     def is_float(self) -> bool:
         """An IEEE 754 number."""
         return self.type.startswith("float")
@@ -139,9 +144,12 @@ class PointCodec:
             Refused: `out-of-range` (the type cannot hold it) or `bad-type` (no hexadecimal text).
         """
         try:
-            data = self._struct.pack(self._raw(value))
+            return self._registers(self._raw(value))
         except (struct.error, OverflowError):
             raise Refused("out-of-range", f"{self.name} = {value!r:.60} does not fit {self.type}") from None
+
+    def _registers(self, raw: Raw) -> bytes:
+        data = self._struct.pack(raw)
         return swap_bytes(data) if self.swapped else data
 
     def meaning(self, value: Value) -> Value:

@@ -92,14 +92,15 @@ class RtuAnswerFramer:
     """
 
     def __init__(self, unit: int, request: bytes) -> None:
-        self._unit, self._request = unit, request
+        self.unit = unit
+        self._request = request
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> bytes | None:
         """The answer's PDU, once these bytes complete it."""
         buffer = self._buffer
         buffer += data
-        while (at := buffer.find(self._unit)) >= 0:
+        while (at := buffer.find(self.unit)) >= 0:
             del buffer[:at]
             length = pdu.answer_length(self._request, bytes(buffer[1:_MAX_RTU]))
             if length == pdu.UNKNOWN and len(buffer) <= _MAX_RTU:

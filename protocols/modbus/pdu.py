@@ -133,6 +133,12 @@ def answer_data(request: bytes, answer: bytes) -> bytes:
     return answer[1:]
 
 
+def usual_answer_size(request: bytes) -> int:
+    """Bytes of the answer, or about as many where the request does not tell."""
+    size = _data_size(request)
+    return 5 if size is None else size + 2
+
+
 def _data_size(request: bytes) -> int | None:
     function = request[0]
     if function in (1, 2):
