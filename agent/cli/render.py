@@ -30,7 +30,6 @@ _STATE_STYLES = {
     "disabled": "dim",
 }
 _BARS = "▁▂▃▄▅▆▇█"
-_STALE_S = 5.0
 
 Units = Mapping[tuple[str, str], str]
 """Engineering units by (device, point)."""
@@ -127,7 +126,7 @@ def _point_row(name: str, point: PointView, unit: str, now: float) -> list[Rende
         value(point.value),
         plain(unit),
         Text(sparkline(point.trend), "blue"),
-        Text(f"{age:.1f} s", "dim" if age < _STALE_S else "yellow"),
+        Text(f"{age:.1f} s", "dim"),
         Text.assemble(plain(point.bad), style="bold red") if point.bad else Text("good", "green"),
     ]
 

@@ -1,0 +1,54 @@
+"""Takes the README's picture: runs the real demo in a terminal (tmux) and saves what it shows as demo.svg.
+
+Run it from the top of a checkout: .venv/bin/python docs/make_demo_svg.py
+"""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+WIDTH, HEIGHT = 104, 42
+SECONDS = 20
+TARGET = Path(__file__).with_name("demo.svg")
+COMMAND = Path(sys.executable).with_name("hilgate")
+SESSION = "hilgate-demo-picture"
+
+
+def tmux(*words: str) -> str:
+    done = subprocess.run(["tmux", "-L", SESSION, *words], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def capture() -> str:
+    size = ("-x", str(WIDTH), "-y", str(HEIGHT))
+    # The directory of the command is put first on the PATH, so that the demo prints its plain name.
+    command = f"PATH={COMMAND.parent}:$PATH COLORTERM=truecolor hilgate demo --for {SECONDS + 10}s"
+    tmux("new-session", "-d", "-s", SESSION, *size, command)
+    try:
+        time.sleep(SECONDS)  # so long a trend is to be seen
+        return tmux("capture-pane", "-p", "-e", "-t", SESSION)
+    finally:
+        tmux("kill-server")
+
+
+def main() -> None:
+    shown = capture().rstrip()
+    if "available" not in shown:
+        sys.exit(f"the demo did not come up; the terminal shows:\n{shown}")
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(
+            record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor"
+        )
+        console.print(Text.from_ansi(shown), no_wrap=True)
+        svg = console.export_svg(title="hilgate demo", unique_id="demo")
+    # The picture needs no web fonts: a README shows it without loading anything.
+    TARGET.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    main()
