@@ -87,12 +87,12 @@ class Settings(BaseModel):
     tls_verify: bool = Field(True, description="false: the broker's certificate is not checked.")
     cloudevents: Literal["binary", "structured"] = Field("binary", description="CloudEvents content mode.")
 
-    interval: Duration = Field(5.0, gt=0, le=3600, description="How often availability is sent.")
+    heartbeat: Duration = Field(5.0, gt=0, le=3600, description="How often availability is sent.")
     max_command_age: Duration = Field(60.0, gt=0, description="An older command is rejected as expired.")
     require_command_time: bool = Field(
         False, description="true: a command that writes must have a creation time."
     )
-    outbox_bytes: Size = Field(
+    outbox_size: Size = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="What is kept of events while the broker is away."
     )
     outbox_age: Duration = Field(24 * 3600.0, gt=0, description="How long such events are kept.")
