@@ -5,6 +5,7 @@ A line is a state machine on the event loop's callbacks, without tasks of its ow
 """
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Hashable, Sequence
@@ -34,7 +35,17 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._socket = transport.get_extra_info("socket")
         self._line.opened(self)
+
+    def acknowledge(self) -> None:
+        """Has the kernel acknowledge at once what came.
+
+        A server with Nagle's algorithm holds its next answer back until then, 40 ms by default: with several
+        requests under way nothing that we send carries the acknowledgement.
+        """
+        if self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def data_received(self, data: bytes) -> None:
         self._line.received(self, data)
@@ -205,6 +216,8 @@ class Line:
                 self._answered(frame, request, time_ns)
         if self._wire.serial:
             self._wait_for_silence()
+        elif self._flight:
+            link.acknowledge()
         self._pump()
 
     def _answered(self, frame: Frame, request: Request, time_ns: int) -> None:
