@@ -8,7 +8,8 @@ from typing import Any
 
 from agent.cli.exits import Exit, Failure
 from protocols.amqp.client import Address, Client, Delivery, LinkRefused, Outcome
-from protocols.amqp.codec import CodecError, Message, encode
+from protocols.amqp.codec import Message, encode
+from protocols.amqp.types import CodecError
 
 Result = dict[str, Any]
 

@@ -1,5 +1,6 @@
 """What a consumer of one bench knows from the events it received so far. Pure: no I/O, time is passed in."""
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,6 +19,7 @@ TREND_STEP_S = 0.5
 LOST_AFTER_INTERVALS = 3
 """A bench is taken as lost when it was silent for so many intervals (wire.md section 3)."""
 _RATE_TICKS = 16
+_MOST = sys.float_info.max
 
 
 class _Sample(msgspec.Struct):
@@ -93,11 +95,12 @@ class PointView:
         self.value, self.bad, self.time = value, "", time
         if isinstance(value, str):
             return
+        number = float(min(max(value, -_MOST), _MOST))
         column = int(time / TREND_STEP_S)
         if column == self._column and self.trend:
-            self.trend[-1] = float(value)
+            self.trend[-1] = number
         else:
-            self.trend.append(float(value))
+            self.trend.append(number)
             self._column = column
 
     def miss(self, reason: str, time: float) -> None:

@@ -10,7 +10,7 @@ from agent.connection import client_options
 from agent.settings import Settings
 from protocols.amqp.client import Address, Client, Delivery, LinkState
 from protocols.amqp.cloudevents import Event, from_message
-from protocols.amqp.codec import CodecError
+from protocols.amqp.types import CodecError
 from protocols.units import format_duration
 
 EVENT_CREDIT = 500

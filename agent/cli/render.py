@@ -57,12 +57,13 @@ def sparkline(trend: Sequence[float]) -> str:
     """A line of bars between the lowest and the highest value of the trend."""
     if not trend:
         return ""
-    low = min(trend)
-    span = max(trend) - low
+    # Halves, because the span of all there is would be infinite.
+    low = min(trend) / 2
+    span = max(trend) / 2 - low
     if span == 0:
         return _BARS[0] * len(trend)
     top = len(_BARS) - 1
-    return "".join(_BARS[round((value - low) / span * top)] for value in trend)
+    return "".join(_BARS[round((value / 2 - low) / span * top)] for value in trend)
 
 
 def bench(board: Board, units: Units, now: float, *, rows: int | None = None) -> RenderableType:

@@ -1,0 +1,67 @@
+"""What the README and the examples promise."""
+
+import asyncio
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from shell import hilgate, running
+
+TOP = Path(__file__).parents[2]
+README = (TOP / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+async def test_the_profile_is_valid_and_runs_without_hardware(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    profile = tmp_path / "rig.yaml"
+    profile.write_text(text)
+    checked = await hilgate("check", str(profile))
+    assert checked.code == 0, checked.out
+    shown = await hilgate("demo", str(profile), "--port", "0", "--for", "3s")
+    assert (shown.code, shown.err) == (0, "")
+    assert "available" in shown.out
+
+
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip()
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if "hilgate " in line
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_the_commands_exist_with_their_options(command: str) -> None:
+    words = command.split()
+    shown = await hilgate(words[1], "--help")
+    assert shown.code == 0
+    for option in (word for word in words if word.startswith("--")):
+        assert option in shown.out
+
+
+async def test_the_python_example_commands_the_demo() -> None:
+    async with running("demo", "--port", "0") as demo:
+        lines = ""
+        while (found := re.search(r"amqp://127\.0\.0\.1:\d+", lines)) is None:
+            lines += await demo.line()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            TOP / "docs/examples/command.py",
+            found[0],
+            "demo",
+            json.dumps({"op": "write", "device": "pump-plc", "values": {"setpoint": 2000}}),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            out, _ = await process.communicate()
+        assert process.returncode == 0
+        assert json.loads(out)["data"]["values"] == {"setpoint": 2000.0}
+        assert (await demo.end()).code == 0
