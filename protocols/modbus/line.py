@@ -9,6 +9,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Hashable, Sequence
+from typing import cast
 
 from protocols.base import DriverError, Shared
 from protocols.modbus.config import Connection, ModbusDevice, Rtu
@@ -33,8 +34,7 @@ class _Link(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         self._socket = transport.get_extra_info("socket")
         self._line.opened(self)
 

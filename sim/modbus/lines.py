@@ -8,7 +8,7 @@ import tty
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from protocols.modbus.config import ModbusDevice
 from protocols.modbus.framing import Frame, FramingError, MbapFramer, RtuRequestFramer, mbap, rtu
@@ -112,8 +112,7 @@ class _Connection(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         self._open.add(self)
 
     def data_received(self, data: bytes) -> None:
