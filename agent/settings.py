@@ -243,3 +243,5 @@ def _unreadable(path: Path) -> str | None:
             return None
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
+    except ValueError:  # a NUL, for instance
+        return "is no path"

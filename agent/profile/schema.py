@@ -167,5 +167,7 @@ def _allow_variable(schema: Schema) -> None:
     narrow = schema.get("type") in ("integer", "number", "boolean") or "enum" in schema or "pattern" in schema
     if "const" in schema or not narrow or schema == _VARIABLE:
         return
-    narrowed = {key: schema.pop(key) for key in set(schema) - {"title", "description", "default"}}
+    narrowed = {
+        key: schema.pop(key) for key in list(schema) if key not in ("title", "description", "default")
+    }
     schema["anyOf"] = [narrowed, dict(_VARIABLE)]
