@@ -161,7 +161,7 @@ def _typed(point: Point, value: Any) -> Value:
             return value
         case "integer" if number and (isinstance(value, int) or value.is_integer()):
             return int(value)
-        case "number" if number and math.isfinite(value):
+        case "number" if number and (isinstance(value, int) or math.isfinite(value)):
             return value  # type: ignore[no-any-return]  # narrowed by `number`
         case "string" if isinstance(value, str):
             return value
