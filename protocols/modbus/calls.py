@@ -63,10 +63,10 @@ async def carry_out(method: str, args: Mapping[str, Any], base: int, exchange: E
         MalformedAnswer: it answered with something else.
         DriverError: it did not answer.
     """
-    kind = _METHODS.get(method)
+    kind = METHODS.get(method)
     if kind is None:
         raise Refused(
-            "unknown-op", f"a modbus device has no method {method!r:.60}; it has {', '.join(_METHODS)}"
+            "unknown-op", f"a modbus device has no method {method!r:.60}; it has {', '.join(METHODS)}"
         )
     try:
         parsed = msgspec.convert(dict(args), kind)
@@ -271,7 +271,7 @@ class _Raw(_Args):
         return {"data": answer[1:].hex()}
 
 
-_METHODS: Mapping[str, type[_Args]] = {
+METHODS: Mapping[str, type[_Args]] = {
     "identify": _Identify,
     "server-id": _ServerId,
     "exception-status": _ExceptionStatus,

@@ -62,11 +62,6 @@ BitRange = Annotated[
 ]
 
 
-def _default_type(data: Mapping[str, Any]) -> DataType:
-    bits = data.get("table") in ("coil", "discrete") or data.get("bit") is not None
-    return "bool" if bits else "uint16"
-
-
 Wrong = tuple[tuple[str, ...], str]
 """A mistake: the field (a path from the model that finds it) and what is wrong."""
 
@@ -87,14 +82,20 @@ class ModbusPoint(Point):
     address: int = Field(ge=0, le=ADDRESSES, description="Counted from the device's address_base.")
     bit: int | None = Field(None, ge=0, le=15, description="One bit of a register; 0 is the lowest.")
     bits: BitRange | None = Field(None, description="A field of bits of one register, such as 4..7.")
-    type: DataType = Field(
-        default_factory=_default_type, description="Default: bool for bits, uint16 for registers."
-    )
+    type: DataType = Field("uint16", description="Default: bool for bits, uint16 for registers.")
     order: Order = Field("ABCD", description="Order of bytes as they arrive; A is the most significant.")
     length: int | None = Field(None, ge=1, le=250, description="Bytes of a string or of raw bytes.")
     scale: float = Field(1.0, description="value = raw * scale + offset")
     offset: float = Field(0.0, ge=-_BIG, le=_BIG, description="value = raw * scale + offset")
     labels: Mapping[int, str] | None = Field(None, description="Makes an enumeration: raw code to label.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bits_are_bool(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "type" in data:
+            return data
+        bits = data.get("table") in ("coil", "discrete") or data.get("bit") is not None
+        return {**data, "type": "bool"} if bits else data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
