@@ -10,7 +10,7 @@ import structlog
 from agent.events import AVAILABILITY, Events
 from protocols.amqp.client import Delivery
 from protocols.amqp.cloudevents import from_message
-from protocols.amqp.codec import CodecError
+from protocols.amqp.types import CodecError
 
 
 class Rivals:

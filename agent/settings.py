@@ -81,6 +81,7 @@ class Settings(BaseModel):
     username: str | None = Field(None, description="The name to log in with.")
     username_file: Path | None = Field(None, description="A file with the name to log in with.")
     password_file: Path | None = Field(None, description="A file with the password.")
+    allow_plain: bool = Field(False, description="true: the password may go over a line without TLS.")
     tls_ca: Path | None = Field(None, description="Certificates that the broker is checked against (PEM).")
     tls_cert: Path | None = Field(None, description="The agent's own certificate (PEM).")
     tls_key: Path | None = Field(None, description="The key of tls_cert (PEM).")

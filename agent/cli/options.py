@@ -12,7 +12,7 @@ import typer
 DEFAULT_BROKER = "amqp://127.0.0.1:5672"
 _BROKER_PANEL = "Broker"
 
-BROKER_FIELDS = ("broker", "flavour", "username", "password_file", "tls_ca", "tls_cert", "tls_key")
+BROKER_FIELDS = ("broker", "flavour", "username", "password_file", "allow_plain", "tls_ca", "tls_cert", "tls_key")
 """The settings that a client of a broker takes on its command line."""
 
 
@@ -61,6 +61,14 @@ Username = Annotated[
 ]
 PasswordFile = Annotated[
     Path | None, typer.Option(help="A file with the password.", rich_help_panel=_BROKER_PANEL)
+]
+AllowPlain = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-plain/--no-allow-plain",
+        help="Let the password go over a line without TLS.",
+        rich_help_panel=_BROKER_PANEL,
+    ),
 ]
 TlsCa = Annotated[
     Path | None,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from agent.cli import options
+from agent.cli.exits import Exit, Failure
 
 _BENCH_PANEL = "Bench"
 _BROKER_PANEL = "Broker"
@@ -54,6 +55,7 @@ def run(
         Path | None, typer.Option(help="A file with the name to log in with.", rich_help_panel=_BROKER_PANEL)
     ] = None,
     password_file: options.PasswordFile = None,
+    allow_plain: options.AllowPlain = None,
     tls_ca: options.TlsCa = None,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
@@ -105,5 +107,8 @@ def run(
     loaded = configuration.profile(profile)
     from agent.app import Agent
 
-    agent = Agent(loaded, chosen)
+    try:
+        agent = Agent(loaded, chosen)
+    except (OSError, ValueError) as error:
+        raise Failure(f"the agent cannot start: {error}", Exit.USAGE) from error
     loop.execute(agent.run)

@@ -48,6 +48,7 @@ def send(
     flavour: options.Flavour = None,
     username: options.Username = None,
     password_file: options.PasswordFile = None,
+    allow_plain: options.AllowPlain = None,
     tls_ca: options.TlsCa = None,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,

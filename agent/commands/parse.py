@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from protocols.amqp.codec import Message, MessageId, ULong
+from protocols.amqp.codec import Message, MessageId
+from protocols.amqp.types import ULong
 from protocols.base import Refused
 
 MAX_COMMAND_BYTES = 1024 * 1024

@@ -11,7 +11,8 @@ from agent.commands.result import Result, of_error, result
 from agent.events import Events, Mode
 from agent.store import Journal
 from protocols.amqp.client import Delivery
-from protocols.amqp.codec import CodecError, Message
+from protocols.amqp.codec import Message
+from protocols.amqp.types import CodecError
 from protocols.base import DriverError, Refused
 
 QUEUE_LIMIT = 64

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from protocols.amqp.client import Address
+from protocols.amqp.flavours import Address
 
 REPLIES = Address("", "direct")
 """The channel of all results that go to a `reply_to`."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.store.base import JournalEntry, Lane, Loss, OutboxStats, Outgoing
-from protocols.amqp.client import Address
+from protocols.amqp.flavours import Address
 
 JOURNAL_RETENTION_S = 24 * 3600.0
 MESSAGE_OVERHEAD = 512

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from desk import RunAgent, desk
 
-from protocols.amqp.codec import ULong
+from protocols.amqp.types import ULong
 from sim.broker import Broker
 
 PROFILE = """

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.commands.parse import MAX_COMMAND_BYTES, NotACommand, journal_key, parse
-from protocols.amqp.codec import Message, ULong
+from protocols.amqp.codec import Message
+from protocols.amqp.types import ULong
 
 NOW_NS = 1_800_000_000_000_000_000
 NOW_MS = NOW_NS // 1_000_000

@@ -7,7 +7,7 @@ import pytest
 
 from agent.store import Lane, MemoryStore, Outgoing
 from agent.store.memory import MESSAGE_OVERHEAD, MemoryJournal, MemoryOutbox
-from protocols.amqp.client import Address
+from protocols.amqp.flavours import Address
 
 TOPIC = Address("hil.rig.events.plc", "topic")
 OTHER = Address("hil.rig.events.psu", "topic")
