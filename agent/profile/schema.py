@@ -75,7 +75,7 @@ def json_schema(installed: Mapping[str, DeviceProtocol] | None = None) -> Schema
 
 def schema_text() -> str:
     """The schema as `hilgate schema` prints it and `bench_profiles/profile.schema.json` holds it."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False)
+    return json.dumps(json_schema(), indent=2)
 
 
 def device_schema(model: type[DeviceConfig]) -> Schema:

@@ -1,0 +1,126 @@
+"""Writes the tables of fields in docs/*.md from the models, between their `<!-- table: NAME -->` marks."""
+
+import re
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from agent.profile.templates import Repeat
+from agent.settings import PREFIX, Settings, option
+from protocols.base import Batch, DeviceConfig, Point
+from protocols.modbus.config import ModbusDevice, ModbusPoint, Rtu, RtuTcp, Tcp, Tls
+from protocols.units import format_duration
+from sim.behaviour import Playback, Ramp, Sine, Spec, Square, Walk
+
+DOCS = Path(__file__).parent
+_MARK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_HUGE = 1e9
+_UNITS = {"100ms": "duration", "256KiB": "size"}
+
+Schema = Mapping[str, Any]
+
+
+def tables() -> dict[str, str]:
+    """Every table by the name in its mark."""
+    common = set(DeviceConfig.model_fields)
+    return {
+        "settings": _settings(),
+        "device": _table(DeviceConfig),
+        "batch": _table(Batch),
+        "point": _table(Point),
+        "repeat": _table(Repeat),
+        "sim": _table(Spec),
+        "sim-waves": "".join(
+            f"\n`{name}:`\n\n{_table(model)}" for name, model in
+            (("sine", Sine), ("ramp", Ramp), ("square", Square), ("walk", Walk), ("csv", Playback))
+        ),
+        "modbus-device": _table(ModbusDevice, leave_out={*common, "connection"}),
+        "modbus-point": _table(ModbusPoint, leave_out=set(Point.model_fields)),
+        "modbus-connection": "".join(
+            f"\n`transport: {name}`\n\n{_table(model, leave_out={'transport'})}" for name, model in
+            (("tcp", Tcp), ("tls", Tls), ("rtu", Rtu), ("rtu-tcp", RtuTcp))
+        ),
+    }  # fmt: skip
+
+
+def rendered(text: str) -> str:
+    """A document with its tables as the models have them now."""
+    made = tables()
+    return _MARK.sub(lambda mark: mark[1] + made[mark[2]] + mark[3], text)
+
+
+def _table(model: type[BaseModel], leave_out: Set[str] = frozenset()) -> str:
+    rows = ["| field | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field, default in _fields(model, leave_out):
+        rows.append(f"| `{name}` | {_value(field)} | {default} | {field.get('description', '')} |")
+    return "\n".join(rows) + "\n"
+
+
+def _settings() -> str:
+    rows = ["| field | value | default | variable and option | meaning |", "| --- | --- | --- | --- | --- |"]
+    for name, field, default in _fields(Settings, set()):
+        how = f"`{PREFIX}{name.upper()}` `{option(name)}`"
+        rows.append(f"| `{name}` | {_value(field)} | {default} | {how} | {field.get('description', '')} |")
+    return "\n".join(rows) + "\n"
+
+
+def _fields(model: type[BaseModel], leave_out: Set[str]) -> Iterator[tuple[str, Schema, str]]:
+    schema = model.model_json_schema()
+    if "properties" not in schema:
+        schema = next(part for part in schema["anyOf"] if "properties" in part)
+    defs = model.model_json_schema().get("$defs", {})
+    for name, raw in schema["properties"].items():
+        if name not in leave_out:
+            field = {**defs.get(raw.get("$ref", "").rpartition("/")[2], {}), **raw}
+            default = "required" if name in schema.get("required", ()) else _default(field)
+            yield name, {**raw, **({"type": "object"} if "$ref" in raw else {})}, default
+
+
+def _default(field: Schema) -> str:
+    default = field.get("default")
+    if default in (None, "", {}) or isinstance(default, dict):
+        return ""
+    if _unit(field) == "duration" and isinstance(default, float):
+        return f"`{format_duration(default) if default else '0s'}`"
+    if _unit(field) == "size":
+        return f"`{default // 1024**2}MiB`" if default % 1024**2 == 0 else f"`{default // 1024}KiB`"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _unit(field: Schema) -> str:
+    examples = [example for part in (field, *field.get("anyOf", ())) for example in part.get("examples", ())]
+    return next((_UNITS[example] for example in examples if example in _UNITS), "")
+
+
+def _value(field: Schema) -> str:
+    if "anyOf" in field:
+        return " or ".join(
+            dict.fromkeys(_value(part) for part in field["anyOf"] if part.get("type") != "null")
+        )
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{word}`" for word in field["enum"])
+    if unit := _unit(field):
+        return unit
+    if field.get("format") == "path":
+        return "path"
+    words = {"integer": "whole number", "boolean": "true or false", "string": "text", "array": "list"}
+    kind = field.get("type", "mapping")
+    return words.get(kind, {"object": "mapping"}.get(kind, kind)) + _bounds(field)
+
+
+def _bounds(field: Schema) -> str:
+    low, high = field.get("minimum"), field.get("maximum")
+    if low is not None and high is not None:
+        return f", {low:g} to {high:g}" if abs(low) < _HUGE else ""
+    if "exclusiveMinimum" in field:
+        return f", over {field['exclusiveMinimum']:g}"
+    return f", from {low:g}" if low is not None else ""
+
+
+if __name__ == "__main__":
+    for document in sorted(DOCS.glob("*.md")):
+        document.write_text(rendered(document.read_text("utf-8")), "utf-8")
