@@ -12,7 +12,8 @@ from sim.broker.ports import ConsumerPort, ProducerPort, condition
 if TYPE_CHECKING:
     from sim.broker.server import Broker
 
-_HANDSHAKE_TIMEOUT: Final = 10.0
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds for a peer to get from connecting to its open frame."""
 
 
 class Client:
@@ -20,14 +21,24 @@ class Client:
 
     def __init__(self, broker: "Broker") -> None:
         self._broker = broker
+        self.opened = False
         self.connection = Connection(self, server=broker.sasl())
         # Whoever connects and says nothing would hold a socket for ever.
-        self._patience = asyncio.get_running_loop().call_later(_HANDSHAKE_TIMEOUT, self.connection.abort)
+        self._patience = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT, self._give_up)
+        broker.clients.add(self)
+
+    def dismiss(self, reason: Condition) -> None:
+        """Ends the connection: with a reason where the peer has opened it, else at once."""
+        self._patience.cancel()
+        if self.opened:
+            self.connection.close(reason)
+        else:
+            self.connection.abort()
 
     def on_open(self, connection: Connection) -> None:
         """Answers the open."""
         self._patience.cancel()
-        self._broker.clients.add(self)
+        self.opened = True
         connection.open(self._broker.introduction())
 
     def on_link(self, link: Link) -> None:
@@ -44,6 +55,10 @@ class Client:
         """The connection is over."""
         self._patience.cancel()
         self._broker.clients.discard(self)
+
+    def _give_up(self) -> None:
+        self.connection.abort()
+        self._broker.clients.discard(self)  # where TLS never got so far, there is no on_lost
 
     def _serve_producer(self, link: ReceiverLink) -> None:
         router = self._broker.router

@@ -6,14 +6,29 @@ but those fields; everything else is stepped over by its length.
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 _HEADER, _DELIVERY_ANNOTATIONS, _MESSAGE_ANNOTATIONS, _PROPERTIES, _APPLICATION_PROPERTIES = range(0x70, 0x75)
 _BODY: Final = (0x75, 0x76, 0x77)
-_FIXED_WIDTH: Final = {0x4: 0, 0x5: 1, 0x6: 2, 0x7: 4, 0x8: 8, 0x9: 16}
+_VARIABLE_8, _VARIABLE_32, _UNKNOWN = -1, -4, 0
+_LENGTH_BY_CLASS: Final = (
+    {0x4: 1, 0x5: 2, 0x6: 3, 0x7: 5, 0x8: 9, 0x9: 17}
+    | dict.fromkeys((0xA, 0xC, 0xE), _VARIABLE_8)
+    | dict.fromkeys((0xB, 0xD, 0xF), _VARIABLE_32)
+)
+_LENGTHS: Final = tuple(_LENGTH_BY_CLASS.get(code >> 4, _UNKNOWN) for code in range(256))
+"""By constructor: the whole value's length where it is fixed, else how wide the field is that tells it."""
+
+# Fields by position, each with the constructors of its type; null may stand for any. None: not looked at.
+_BOOLEAN, _UINT = b"\x41\x42\x56", b"\x43\x52\x70"
+_BINARY, _STRING = b"\xa0\xb0", b"\xa1\xb1"
+_HEADER_FIELDS: Final = (_BOOLEAN, b"\x50", _UINT, _BOOLEAN, _UINT)
+_PROPERTIES_FIELDS: Final = (None, _BINARY, _STRING, *[None] * 5, b"\x83")
 _MAX_PROPERTIES: Final = 1000
+_DUPLICATE_ID: Final = "_AMQ_DUPL_ID"
 _KEYS: Final = ("_AMQ_LVQ_NAME", "cloudEvents:source", "cloudEvents_source")
 
 
@@ -38,7 +53,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """When its time is over, on the broker's clock."""
     to: str | None = None
     user_id: bytes | None = None
-    duplicate_id: str | bytes | None = None
+    duplicate_id: str | None = None
     """Application property `_AMQ_DUPL_ID`, by which Artemis knows a message that was sent before."""
     key: str | None = None
     """What it is the last value of: application property `_AMQ_LVQ_NAME`, else the CloudEvents source."""
@@ -81,9 +96,9 @@ def parse(data: bytes, now: float, wall_ms: float) -> Message:
 
 
 def _parse(data: bytes, now: float, wall_ms: float) -> Message:
-    header: list[Any] = []
-    properties: list[Any] = []
-    known: dict[str, Any] = {}
+    durable = priority = ttl = first_acquirer = delivery_count = None
+    user_id = to = expiry = None
+    known: dict[str, str] = {}
     rest, annotated = 0, False
     at, section, last = 0, -1, -1
     while section not in _BODY:
@@ -92,39 +107,38 @@ def _parse(data: bytes, now: float, wall_ms: float) -> Message:
             raise MalformedMessage("the sections of the message are out of order")
         at, last = _end(data, start), section
         if section == _HEADER:
-            header, rest = _list(data, start, 5), at
+            rest = at
+            durable, priority, ttl, first_acquirer, delivery_count = _list(data, start, at, _HEADER_FIELDS)
         elif section == _DELIVERY_ANNOTATIONS:
             annotated, rest = True, at
         elif section == _PROPERTIES:
-            properties = _list(data, start, 9)
+            _, user_id, to, *_, expiry = _list(data, start, at, _PROPERTIES_FIELDS)
         elif section == _APPLICATION_PROPERTIES:
             known = _known_properties(data, start, at)
-    durable, priority, ttl, first_acquirer, delivery_count = _typed(header, bool, int, int, bool, int)
-    _, user_id, to, _, _, _, _, _, expiry = _typed(
-        properties, object, bytes, str, object, object, object, object, object, int
-    )
     expires = math.inf if ttl is None else now + ttl / 1000
     if expiry is not None:
         expires = min(expires, now + (expiry - wall_ms) / 1000)
     return Message(
-        data,
-        rest,
-        annotated,
-        durable,
-        priority,
-        ttl is not None,
-        first_acquirer,
-        delivery_count or 0,
-        expires,
-        to,
-        user_id,
-        known.get("_AMQ_DUPL_ID"),
-        next((known[key] for key in _KEYS if isinstance(known.get(key), str)), None),
+        data=data,
+        rest=rest,
+        annotated=annotated,
+        durable=durable,
+        priority=priority,
+        has_ttl=ttl is not None,
+        first_acquirer=first_acquirer,
+        delivery_count=delivery_count or 0,
+        expires=expires,
+        to=to,
+        user_id=user_id,
+        duplicate_id=known.get(_DUPLICATE_ID),
+        key=next((known[key] for key in _KEYS if key in known), None),
     )
 
 
 def _descriptor(data: bytes, at: int) -> tuple[int, int]:
     """The section's code, and where its value begins."""
+    if data[at : at + 2] == b"\x00\x53" and _HEADER <= data[at + 2] <= _BODY[-1]:
+        return data[at + 2], at + 3
     if data[at] != 0x00:
         raise MalformedMessage("the message has something that is no section")
     code, value = _read(data, at + 1), _end(data, at + 1)
@@ -139,12 +153,12 @@ def _end(data: bytes, at: int) -> int:
         if data[at + 1] == 0x00:
             raise MalformedMessage("the message has a described descriptor")
         at = _end(data, at + 1)
-    width = data[at] >> 4
-    if width in _FIXED_WIDTH:
-        end = at + 1 + _FIXED_WIDTH[width]
-    elif width in (0xA, 0xC, 0xE):
+    length = _LENGTHS[data[at]]
+    if length > 0:
+        end = at + length
+    elif length == _VARIABLE_8:
         end = at + 2 + data[at + 1]
-    elif width in (0xB, 0xD, 0xF):
+    elif length == _VARIABLE_32:
         end = at + 5 + int(struct.unpack_from(">I", data, at + 1)[0])
     else:
         raise MalformedMessage(f"the message has a value of unknown type 0x{data[at]:02x}")
@@ -192,33 +206,27 @@ def _items(data: bytes, at: int, small: int, large: int) -> tuple[int, int]:
     raise MalformedMessage(f"a section holds a value of type 0x{data[at]:02x}, neither list nor map")
 
 
-def _list(data: bytes, at: int, most: int) -> list[Any]:
-    """The first items of a list."""
-    if data[at] == 0x45:
-        return []
-    count, at = _items(data, at, 0xC0, 0xD0)
-    values = []
-    for _ in range(min(count, most)):
-        values.append(_read(data, at))
+def _list(data: bytes, at: int, end: int, fields: Sequence[bytes | None]) -> list[Any]:
+    """The fields of a list that ends at `end`, None where one is absent or not looked at.
+
+    Raises:
+        MalformedMessage: a field is not of its type, or the list is shorter than it says.
+    """
+    values: list[Any] = [None] * len(fields)
+    count, at = (0, at) if data[at] == 0x45 else _items(data, at, 0xC0, 0xD0)
+    for index, constructors in enumerate(fields[:count]):
+        if at >= end:
+            raise MalformedMessage("the message has a list that is shorter than it says")
+        if constructors is not None and data[at] != 0x40:
+            if data[at] not in constructors:
+                raise MalformedMessage(f"the message has a field of the wrong type 0x{data[at]:02x}")
+            values[index] = _read(data, at)
         at = _end(data, at)
     return values
 
 
-def _typed(values: list[Any], *types: type) -> tuple[Any, ...]:
-    """The values by position, None where one is absent.
-
-    Raises:
-        MalformedMessage: a value is not of its type.
-    """
-    padded = values + [None] * (len(types) - len(values))
-    for value, kind in zip(padded, types, strict=True):
-        if value is not None and kind is not object and type(value) is not kind:
-            raise MalformedMessage(f"the message has {type(value).__name__} where {kind.__name__} belongs")
-    return tuple(padded)
-
-
-def _known_properties(data: bytes, at: int, end: int) -> dict[str, Any]:
-    """Those application properties that the broker looks at."""
+def _known_properties(data: bytes, at: int, end: int) -> dict[str, str]:
+    """Those application properties that the broker looks at and that are strings."""
     if data.find(b"_AMQ_", at, end) < 0 and data.find(b"cloudEvents", at, end) < 0:
         return {}
     count, at = _items(data, at, 0xC1, 0xD1)
@@ -226,10 +234,13 @@ def _known_properties(data: bytes, at: int, end: int) -> dict[str, Any]:
         raise MalformedMessage(f"the message has more than {_MAX_PROPERTIES} application properties")
     found = {}
     for _ in range(count // 2):
+        if at >= end:
+            raise MalformedMessage("the message has a map that is shorter than it says")
         name = _read(data, at)
         at = _end(data, at)
-        if name in _KEYS or name == "_AMQ_DUPL_ID":
-            found[name] = _read(data, at)
+        value = _read(data, at) if name in _KEYS or name == _DUPLICATE_ID else None
+        if isinstance(value, str):
+            found[name] = value
         at = _end(data, at)
     return found
 

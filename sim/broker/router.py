@@ -86,7 +86,7 @@ class Address:
         self.kind = kind
         self.queues: list[Queue] = []
         self.producers: dict[Producer, None] = {}
-        self.duplicate_ids: OrderedDict[str | bytes, None] = OrderedDict()
+        self.duplicate_ids: OrderedDict[str, None] = OrderedDict()
         self.last_values: OrderedDict[str, Message] = OrderedDict()
 
     @property
@@ -343,7 +343,7 @@ class Router:
                 yield from address.queues
         yield from self.subscriptions
 
-    def _is_duplicate(self, address: Address, duplicate_id: str | bytes) -> bool:
+    def _is_duplicate(self, address: Address, duplicate_id: str) -> bool:
         if duplicate_id in address.duplicate_ids:
             return True
         _remember(address.duplicate_ids, duplicate_id, None, self.limits.duplicate_ids)
