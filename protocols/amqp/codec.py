@@ -13,7 +13,9 @@ import msgspec
 from protocols.amqp.types import (
     CodecError,
     Described,
+    Int,
     PropertyValue,
+    Symbol,
     Timestamp,
     ULong,
     decode_value,
@@ -27,6 +29,20 @@ from protocols.amqp.types import (
     encode_ulong,
     encode_value,
 )
+
+__all__ = [
+    "CodecError",
+    "Int",
+    "Message",
+    "MessageId",
+    "PropertyValue",
+    "Symbol",
+    "Timestamp",
+    "ULong",
+    "decode",
+    "encode",
+    "encode_header",
+]
 
 MessageId: TypeAlias = str | ULong | uuid.UUID | bytes
 """A message's identity in its own AMQP type, so that it can be echoed exactly (part 3, section 3.2.11-14)."""
@@ -68,8 +84,10 @@ class Message(msgspec.Struct):
     """Message annotations; keys are symbols (written as str) or ulongs."""
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message, value: dict[Any, Any] | None = None) -> bytes:
     """The message as sections, ready for a transfer. `durable` is always said, and there is always a body.
+
+    `value` is a value section to be the body instead of the message's own.
 
     Raises:
         CodecError: a field's value has no place in a message.
@@ -81,7 +99,7 @@ def encode(message: Message) -> bytes:
                 _encode_annotations(message.annotations) if message.annotations else b"",
                 _encode_properties(message),
                 _encode_application(message.properties) if message.properties else b"",
-                _encode_body(message),
+                _encode_body(message) if value is None else b"\0\x53\x77" + encode_value(value),
             ]
         )
     except (OverflowError, UnicodeEncodeError, struct.error, AttributeError, TypeError) as error:

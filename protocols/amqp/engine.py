@@ -28,7 +28,6 @@ from protocols.amqp.performatives import (
 from protocols.amqp.sasl import SaslServer, SaslState
 
 MAX_FRAME_SIZE = 128 * 1024
-_SETTLE_MODES = {True: pn.PN_SND_SETTLED, False: pn.PN_SND_UNSETTLED, None: pn.PN_SND_MIXED}
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -132,45 +131,34 @@ class Connection(asyncio.Protocol):
         self.wake()
 
     def attach_sender(
-        self,
-        handler: LinkHandler,
-        target: Terminus,
-        *,
-        name: str | None = None,
-        source: Terminus | None = None,
+        self, handler: LinkHandler, target: Terminus, *, source: Terminus | None = None
     ) -> SenderLink:
         """Attaches a link of our own, in a session of its own, to send unsettled messages to `target`.
 
         A session each, because several brokers answer a bad address or size by ending the session.
         """
-        session = self._begin()
-        impl = pn.pn_sender(session, name or self._new_name())
-        pn.pn_link_set_snd_settle_mode(impl, pn.PN_SND_UNSETTLED)
-        link = SenderLink(self, impl, session, handler)
-        self._attach(link, impl, source or Terminus(), target)
+        link = self._new_sender(handler, self._begin(), self._new_name(), pn.PN_SND_UNSETTLED)
+        self._attach(link, source or Terminus(), target)
         return link
 
     def attach_receiver(
-        self,
-        handler: LinkHandler,
-        source: Terminus,
-        *,
-        name: str | None = None,
-        target: Terminus | None = None,
-        settled: bool | None = None,
-        max_message_size: int = 0,
+        self, handler: LinkHandler, source: Terminus, *, name: str | None = None, max_message_size: int = 0
     ) -> ReceiverLink:
-        """Attaches a link of our own, in a session of its own, to receive from `source`.
-
-        `settled` asks for messages settled by the sender (True), unsettled (False), or as they come.
-        """
-        session = self._begin()
-        impl = pn.pn_receiver(session, name or self._new_name())
-        pn.pn_link_set_snd_settle_mode(impl, _SETTLE_MODES[settled])
-        link = ReceiverLink(self, impl, session, handler)
+        """Attaches a link of our own, in a session of its own, to receive from `source`."""
+        link = self._new_receiver(handler, self._begin(), name or self._new_name(), pn.PN_SND_MIXED)
         link.limit(max_message_size)
-        self._attach(link, impl, source, target or Terminus())
+        self._attach(link, source, Terminus())
         return link
+
+    def attach_pair(self, handler: LinkHandler, address: str) -> tuple[SenderLink, ReceiverLink]:
+        """Attaches a link pair for requests to `address` and their responses (AMQP link pairing 1.0)."""
+        session, name, node = self._begin(), self._new_name(), Terminus(address)
+        sender = self._new_sender(handler, session, name, pn.PN_SND_SETTLED)
+        receiver = self._new_receiver(handler, session, name, pn.PN_SND_SETTLED)
+        for link in (sender, receiver):
+            proton.Data(pn.pn_link_properties(link.impl)).put_dict({proton.symbol("paired"): True})
+            self._attach(link, node, node)
+        return sender, receiver
 
     def close(self, condition: Condition | None = None) -> None:
         """Starts an orderly close: what was sent leaves first, and the peer's close is awaited."""
@@ -178,6 +166,13 @@ class Connection(asyncio.Protocol):
             set_condition(pn.pn_connection_condition(self._connection), condition)
             pn.pn_connection_close(self._connection)
             self.wake()
+
+    def discard(self) -> None:
+        """Lets a connection go that never had a socket."""
+        if self._socket is None and not self._over:
+            self._over = True
+            self._free()
+            self.closed.set_result(None)
 
     def abort(self) -> None:
         """Drops the socket at once."""
@@ -197,6 +192,11 @@ class Connection(asyncio.Protocol):
     def user(self) -> str | None:
         """Server role: the user that authenticated; None for an anonymous one."""
         return self._server_sasl.user if self._server_sasl is not None else None
+
+    @property
+    def over(self) -> bool:
+        """The socket has gone."""
+        return self._over
 
     @property
     def congested(self) -> bool:
@@ -307,6 +307,8 @@ class Connection(asyncio.Protocol):
             self._tick()
             while not self._over and (self._dispatch() or self._flush()):
                 pass
+            if self._timer is None and not self._over:
+                self._tick()  # an open in this turn may have brought the idle times in
         except PeerError as error:
             self._fail(Condition("amqp:decode-error", f"the peer sent {error}"))
         finally:
@@ -436,7 +438,8 @@ class Connection(asyncio.Protocol):
         if link is not None:
             condition = read_condition(pn.pn_link_remote_condition(link.impl))
             link.peer_closed = pn.pn_event_type(event) == pn.PN_LINK_REMOTE_CLOSE
-            pn.pn_link_close(link.impl)
+            # The same kind of detach is the answer (part 2, section 2.6.4): a closed link is not resumed.
+            (pn.pn_link_close if link.peer_closed else pn.pn_link_detach)(link.impl)
             self._end_link(link, condition)
             pn.pn_link_free(link.impl)
             if link.own_session:
@@ -463,12 +466,22 @@ class Connection(asyncio.Protocol):
         self._link_names += 1
         return f"link-{self._link_names}"
 
-    def _attach(self, link: Link, impl: Any, source: Terminus, target: Terminus) -> None:
+    def _new_sender(self, handler: LinkHandler, session: Any, name: str, settle_mode: int) -> SenderLink:
+        impl = pn.pn_sender(session, name)
+        pn.pn_link_set_snd_settle_mode(impl, settle_mode)
+        return SenderLink(self, impl, session, handler)
+
+    def _new_receiver(self, handler: LinkHandler, session: Any, name: str, settle_mode: int) -> ReceiverLink:
+        impl = pn.pn_receiver(session, name)
+        pn.pn_link_set_snd_settle_mode(impl, settle_mode)
+        return ReceiverLink(self, impl, session, handler)
+
+    def _attach(self, link: Link, source: Terminus, target: Terminus) -> None:
         link.own_session = True
-        write_terminus(pn.pn_link_source(impl), pn.PN_SOURCE, source)
-        write_terminus(pn.pn_link_target(impl), pn.PN_TARGET, target)
-        self._links[impl] = link
-        pn.pn_link_open(impl)
+        write_terminus(pn.pn_link_source(link.impl), pn.PN_SOURCE, source)
+        write_terminus(pn.pn_link_target(link.impl), pn.PN_TARGET, target)
+        self._links[link.impl] = link
+        pn.pn_link_open(link.impl)
         self.wake()
 
     def _end_link(self, link: Link, condition: Condition | None) -> None:

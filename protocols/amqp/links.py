@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import cproton as pn
 
+from protocols.amqp.codec import Message, decode
 from protocols.amqp.performatives import (
     ACCEPTED,
     RELEASED,
@@ -334,6 +335,14 @@ class Delivery:
             return False
         self._settled = True  # proton reuses a settled delivery's memory for another
         return self.link.settle(self._impl, outcome)
+
+    def message(self) -> Message:
+        """The message, decoded.
+
+        Raises:
+            CodecError: it is none.
+        """
+        return decode(self.data)
 
     def accept(self) -> bool:
         """Takes responsibility for the message."""

@@ -1,0 +1,89 @@
+"""RabbitMQ 4's management node: HTTP requests over a pair of AMQP links, to declare queues and bindings.
+
+Source: RabbitMQ's AMQP 1.0 client documentation, "HTTP over AMQP 1.0" and "link pair".
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+
+from protocols.amqp.codec import CodecError, Message, ULong, decode, encode
+from protocols.amqp.engine import Connection
+from protocols.amqp.flavours import Declaration
+from protocols.amqp.links import Delivery, Link, SenderLink
+from protocols.amqp.performatives import Condition
+
+_NODE = "/management"
+_CREDIT = 16
+_FINE = ("200", "201", "204")
+_CONFLICT = "409"
+"""It exists, made by someone else with other arguments: theirs to decide."""
+
+
+class Management:
+    """The management node of one connection. One request at a time."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self._timeout = timeout
+        self._numbers = itertools.count(1)
+        self._ready = asyncio.Event()
+        self._answer: asyncio.Future[Message] | None = None
+        self._refusal = ""
+        self._sender, self._receiver = connection.attach_pair(self, _NODE)
+
+    async def declare(self, declarations: Iterable[Declaration]) -> str:
+        """Makes the requests one after the other. Says in words what went wrong, or nothing."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                for declaration in declarations:
+                    answer = await self._request(declaration)
+                    if answer.subject not in (*_FINE, _CONFLICT):
+                        words = answer.body.decode(errors="replace") or f"status {answer.subject}"
+                        return f"the broker does not declare {declaration.path}: {words}"
+        except TimeoutError:
+            return f"the broker's {_NODE} did not answer within {self._timeout:g} s"
+        except ConnectionError as error:
+            return str(error)
+        return ""
+
+    async def _request(self, declaration: Declaration) -> Message:
+        await self._ready.wait()
+        if self._refusal:
+            raise ConnectionError(self._refusal)
+        number = ULong(next(self._numbers))
+        request = Message(message_id=number, to=declaration.path, subject=declaration.method, reply_to="$me")
+        self._answer = asyncio.get_running_loop().create_future()
+        self._sender.send(encode(request, value=dict(declaration.body)), None)
+        while True:
+            answer = await self._answer
+            if answer.correlation_id == number:
+                return answer
+            self._answer = asyncio.get_running_loop().create_future()  # a late answer to an earlier request
+
+    def on_attached(self, link: Link) -> None:
+        """Both ends of the pair are needed."""
+        if link is self._receiver:
+            self._receiver.flow(_CREDIT)
+
+    def on_credit(self, link: SenderLink) -> None:
+        """The node takes requests."""
+        if link.credit > 0:
+            self._ready.set()
+
+    def on_message(self, delivery: Delivery) -> None:
+        """Takes a response."""
+        delivery.accept()
+        self._receiver.flow(1)
+        if self._answer is None or self._answer.done():
+            return
+        try:
+            self._answer.set_result(decode(delivery.data))
+        except CodecError as error:
+            self._answer.set_exception(ConnectionError(f"the broker's {_NODE} answered nonsense: {error}"))
+
+    def on_detached(self, link: Link, condition: Condition | None) -> None:
+        """The node has gone: whoever waits is told."""
+        self._refusal = f"the broker's {_NODE} is not available: {condition or 'detached'}"
+        self._ready.set()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionError(self._refusal))

@@ -1,0 +1,132 @@
+"""How a client reaches its broker and who it says it is: URL, TLS and SASL options, checked when made."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
+
+from protocols.amqp.engine import ClientSasl
+from protocols.amqp.flavours import FlavourName
+
+_PORTS = {"amqp": 5672, "amqps": 5671}
+
+Mechanism = Literal["ANONYMOUS", "PLAIN", "EXTERNAL"]
+
+
+@dataclass(frozen=True)
+class TlsOptions:
+    """Files in PEM. Without `ca` the system's authorities count; `cert` and `key`: where the server asks."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+    """False accepts any certificate of any host: for a lab without authorities only."""
+
+    def context(self) -> ssl.SSLContext:
+        """The TLS context; host names are checked.
+
+        Raises:
+            OSError: a file cannot be read, or is no certificate or key (`ssl.SSLError`).
+        """
+        context = ssl.create_default_context(cafile=self.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert is not None:
+            context.load_cert_chain(self.cert, self.key)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@dataclass(frozen=True)
+class Options:
+    """A client's options; times in seconds.
+
+    Raises (on construction):
+        ValueError: the URL or the way to authenticate cannot work; one sentence says why.
+    """
+
+    url: str
+    """`amqp://host:port` or `amqps://host:port`."""
+    container_id: str
+    """Names this client to the broker; unique among its clients."""
+    flavour: FlavourName | Literal["auto"] = "auto"
+    queue_prefix: str = ""
+    """Goes before queue names; flavour `generic`."""
+    topic_prefix: str = ""
+    """Goes before topic names; flavour `generic`."""
+    username: str | None = None
+    password: str | None = None
+    sasl: tuple[Mechanism, ...] = ()
+    """Allowed mechanisms. Default: PLAIN with a user name, EXTERNAL with a certificate, else ANONYMOUS."""
+    allow_plain: bool = False
+    """Send the password also without TLS."""
+    tls: TlsOptions | None = None
+    idle_timeout: float = 30.0
+    """A broker silent for so long has gone."""
+    connect_timeout: float = 10.0
+    outcome_timeout: float = 20.0
+    """A broker that gives credit and settles nothing for so long is hung: connect again."""
+    blocked_after: float = 2.0
+    """A broker that gives no credit for so long is called blocked."""
+    close_timeout: float = 1.0
+    backoff_min: float = 0.2
+    backoff_max: float = 30.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError(f"write the broker as amqp://host:port or amqps://host:port, not {self.url!r}")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("the broker's URL holds no user name or password: give them on their own")
+        try:
+            parts.port  # noqa: B018  # urlsplit checks it on access
+        except ValueError as error:
+            raise ValueError(f"the port in {self.url!r} is none: {error}") from None
+        if "PLAIN" in self.mechanisms and parts.scheme == "amqp" and not self.allow_plain:
+            raise ValueError(f"a password is not sent to {self.url} without TLS: use amqps://, or allow it")
+        if "PLAIN" in self.mechanisms and (self.username is None or self.password is None):
+            raise ValueError("SASL PLAIN needs a user name and a password")
+
+    @property
+    def _parts(self) -> SplitResult:
+        return urlsplit(self.url)
+
+    @property
+    def host(self) -> str:
+        """The broker's host."""
+        return self._parts.hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The broker's port."""
+        return self._parts.port or _PORTS[self._parts.scheme]
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is used."""
+        return self._parts.scheme == "amqps"
+
+    @property
+    def mechanisms(self) -> tuple[Mechanism, ...]:
+        """The SASL mechanisms that may be used."""
+        if self.sasl:
+            return self.sasl
+        if self.username is not None:
+            return ("PLAIN",)
+        return ("EXTERNAL",) if self.tls is not None and self.tls.cert is not None else ("ANONYMOUS",)
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The TLS context for this URL, None without TLS.
+
+        Raises:
+            OSError: as `TlsOptions.context`.
+        """
+        return (self.tls or TlsOptions()).context() if self.secure else None
+
+    def client_sasl(self) -> ClientSasl:
+        """What the engine needs to authenticate."""
+        plain_allowed = self.secure or self.allow_plain
+        return ClientSasl(self.mechanisms, self.username, self.password, plain_allowed)
