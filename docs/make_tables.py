@@ -17,6 +17,14 @@ from sim.behaviour import Playback, Ramp, Sine, Spec, Square, Walk
 DOCS = Path(__file__).parent
 _MARK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HUGE = 1e9
+_KINDS = {
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "string": "text",
+    "array": "list",
+    "object": "mapping",
+}
 _UNITS = {"100ms": "duration", "256KiB": "size"}
 
 Schema = Mapping[str, Any]
@@ -107,9 +115,7 @@ def _value(field: Schema) -> str:
         return unit
     if field.get("format") == "path":
         return "path"
-    words = {"integer": "whole number", "boolean": "true or false", "string": "text", "array": "list"}
-    kind = field.get("type", "mapping")
-    return words.get(kind, {"object": "mapping"}.get(kind, kind)) + _bounds(field)
+    return _KINDS[field.get("type", "object")] + _bounds(field)
 
 
 def _bounds(field: Schema) -> str:

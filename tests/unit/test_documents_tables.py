@@ -19,10 +19,10 @@ def documents() -> list[str]:
     return sorted(path.name for path in DOCS.glob("*.md") if MARK in path.read_text("utf-8"))
 
 
-def example(name: str, number: int = 0) -> str:
-    return re.findall(r"^```yaml\n(.*?)^```", (DOCS / name).read_text("utf-8"), re.MULTILINE | re.DOTALL)[
-        number
-    ]
+def example(name: str) -> str:
+    match = re.search(r"^```yaml\n(.*?)^```", (DOCS / name).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert match
+    return match[1]
 
 
 @pytest.fixture(scope="module")
