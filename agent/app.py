@@ -50,7 +50,7 @@ class Agent:
             self.rivals,
             interval=settings.heartbeat,
             connected=lambda: self.client.connected,
-            labels=profile.labels | settings.labels,
+            labels={**profile.labels, **settings.labels},
             enabled=settings.enabled,
         )
         self.uplink = Uplink(self.client, self.store.outbox)

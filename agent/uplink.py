@@ -14,6 +14,7 @@ from protocols.amqp.client import (
     LinkRefused,
     NotReady,
     Outcome,
+    OutcomeKind,
     Sender,
     TooLarge,
 )
@@ -148,12 +149,12 @@ class Uplink:
     def _settle(self, message: Outgoing, outcome: Outcome) -> bool:
         """Whether the message is dealt with; if not, it is to be sent again."""
         match outcome.kind:
-            case "accepted":
+            case OutcomeKind.ACCEPTED:
                 self._outbox.done(message)
-            case "unrouted":
+            case OutcomeKind.UNROUTED:
                 self.unrouted += 1
                 self._outbox.done(message)
-            case "rejected":
+            case OutcomeKind.REJECTED:
                 self._bury(message, f"{outcome.condition}: {outcome.description}")
             case _:
                 return False

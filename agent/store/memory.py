@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent.store.base import JournalEntry, Lane, Loss, OutboxStats, Outgoing
+from agent.store.base import Journal, JournalEntry, Lane, Loss, Outbox, OutboxStats, Outgoing
 from protocols.amqp.flavours import Address
 
 JOURNAL_RETENTION_S = 24 * 3600.0
@@ -164,8 +164,8 @@ class MemoryStore:
 
     def __init__(self, directory: Path | None, max_bytes: int, max_age: float) -> None:
         self.epoch = int(time.time()) if directory is None else _next_epoch(directory)
-        self.outbox = MemoryOutbox(max_bytes, max_age)
-        self.journal = MemoryJournal()
+        self.outbox: Outbox = MemoryOutbox(max_bytes, max_age)
+        self.journal: Journal = MemoryJournal()
         self._counters: dict[str, int] = {}
 
     def next_sequence(self, counter: str) -> int:
