@@ -7,9 +7,9 @@ from typing import Any, Literal
 import msgspec
 
 from agent.store import Lane, Outgoing, Store
-from protocols.amqp.flavours import Address
 from protocols.amqp.cloudevents import Event, to_message
 from protocols.amqp.codec import MessageId, encode
+from protocols.amqp.flavours import Address
 
 Mode = Literal["hil", "sil"]
 
