@@ -307,6 +307,8 @@ class Client:
 
     def on_lost(self, connection: Connection, condition: Condition | None) -> None:
         """The connection is over."""
+        if connection is self._connection:
+            self._connection = None  # its memory goes now: nobody may attach to it any more
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(condition)
 
