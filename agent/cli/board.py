@@ -131,6 +131,8 @@ class Board:
             event: As it was received.
             now: Wall clock in seconds.
         """
+        if not self._ticks:
+            self._ticks.append((now, 0, 0))
         self.events += 1
         if event.source.startswith(self._devices):
             self._count_holes(event)

@@ -84,7 +84,7 @@ async def _serve(
         console = output.console()
         console.print(f"The embedded broker listens on {broker.url}; Ctrl-C ends it.")
         if console.is_terminal:
-            await live.show(console, stop, seconds, lambda _, __: render.queues(broker.statistics()))
+            await live.show(console, stop, seconds, lambda *_: render.queues(broker.statistics()))
         else:
             await loop.wait(stop, seconds)
     finally:

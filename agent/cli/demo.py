@@ -146,10 +146,10 @@ async def _draw(
     hint = render.commands(examples.commands(profile, settings.bench, settings.broker))
     console = output.console()
 
-    def picture(now: float, height: int | None) -> RenderableType:
+    def picture(now: float, width: int, height: int | None) -> RenderableType:
         if height is None:
-            return render.bench(board, units, now)
-        return Group(render.bench(board, units, now, rows=height - _OTHER_LINES), hint)
+            return render.bench(board, units, now, width)
+        return Group(render.bench(board, units, now, width, rows=height - _OTHER_LINES), hint)
 
     if not console.is_terminal:
         console.print(hint)

@@ -19,20 +19,20 @@ def commands(profile: "Profile", bench: str, url: str) -> Sequence[str]:
     found = [f"watch {bench}", f"send {bench} describe"]
     for device, config in profile.devices.items():
         found.append(f"send {bench} read {device}")
-        name, value = next(filter(None, map(_write, config.points.values())), (None, ""))
-        if name is not None:
-            found.append(f"send {bench} write {device} {name}={value} --verify")
+        writes = [write for point in config.points.values() if (write := _write(point))]
+        if writes:
+            found.append(f"send {bench} write {device} {writes[0]} --verify")
             break
-    where = "" if url == DEFAULT_BROKER else f" --broker {shlex.quote(url)}"
+    where = [] if url == DEFAULT_BROKER else [f"export HILGATE_BROKER={shlex.quote(url)}"]
     program = _program()
-    return [f"{program} {line}{where}" for line in found]
+    return [*where, *(f"{program} {line}" for line in found)]
 
 
-def _write(point: "Point") -> tuple[str, str] | None:
-    """A harmless write: a number in the middle of its limits."""
+def _write(point: "Point") -> str | None:
+    """A write that is easy to see: a number at two thirds of its limits."""
     if point.access != "rw" or point.min is None or point.max is None:
         return None
-    return point.name, f"{round((point.min + point.max) / 2):d}"
+    return f"{point.name}={round(point.min + (point.max - point.min) * 2 / 3)}"
 
 
 def _program() -> str:

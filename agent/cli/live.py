@@ -10,8 +10,8 @@ from agent.cli.loop import every
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-Picture = Callable[[float, int | None], "RenderableType"]
-"""Draws what is known at a wall-clock time, in at most so many lines (None: no limit)."""
+Picture = Callable[[float, int, int | None], "RenderableType"]
+"""Draws what is known at a wall-clock time, in so many columns and at most so many lines (None: no limit)."""
 
 REFRESH_S = 0.25
 PLAIN_REFRESH_S = 5.0
@@ -28,11 +28,11 @@ async def show(console: "Console", stop: asyncio.Event, seconds: float | None, p
     """
     if not console.is_terminal:
         async for _ in every(PLAIN_REFRESH_S, stop, seconds):
-            console.print(picture(time.time(), None))
+            console.print(picture(time.time(), console.width, None))
         return
     from rich.live import Live
 
     # No refresh thread of rich's own: all drawing happens here, on the loop.
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         async for _ in every(REFRESH_S, stop, seconds):
-            live.update(picture(time.time(), console.size.height), refresh=True)
+            live.update(picture(time.time(), *console.size), refresh=True)

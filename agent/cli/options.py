@@ -12,7 +12,16 @@ import typer
 DEFAULT_BROKER = "amqp://127.0.0.1:5672"
 _BROKER_PANEL = "Broker"
 
-BROKER_FIELDS = ("broker", "flavour", "username", "password_file", "allow_plain", "tls_ca", "tls_cert", "tls_key")
+BROKER_FIELDS = (
+    "broker",
+    "flavour",
+    "username",
+    "password_file",
+    "allow_plain",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+)
 """The settings that a client of a broker takes on its command line."""
 
 

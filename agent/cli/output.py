@@ -9,6 +9,9 @@ import msgspec
 if TYPE_CHECKING:
     from rich.console import Console
 
+FILE_WIDTH = 120
+"""Columns where standard output is no terminal and nobody says how wide it is."""
+
 
 def json_line(item: Any) -> None:
     """Prints one object as one line of JSON, at once, so that a pipe sees it when it happens."""
@@ -27,7 +30,10 @@ def console() -> "Console":
     """Standard output for people: colours and control codes only where it is a terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    made = Console(highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = FILE_WIDTH
+    return made
 
 
 def say(sentence: str) -> None:

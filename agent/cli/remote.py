@@ -29,7 +29,10 @@ async def connected(settings: Settings, timeout: float) -> AsyncIterator[Client]
         if not tried.done() and (state is not LinkState.CONNECTING or reason):
             tried.set_result("" if state is not LinkState.CONNECTING else reason)
 
-    client = Client(client_options(settings, role="cli"), on_state)
+    try:
+        client = Client(client_options(settings, role="cli"), on_state)
+    except (OSError, ValueError) as error:
+        raise Failure(f"no way to the broker: {error}", Exit.USAGE) from error
     async with beside(client.run(), "amqp client"):
         try:
             async with asyncio.timeout(timeout):

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.board import Availability, Board, DeviceStatus, Fleet, PointView, is_lost
+from agent.cli.board import TREND_COLUMNS, Availability, Board, DeviceStatus, Fleet, PointView, is_lost
 
 if TYPE_CHECKING:
     from sim.broker.statistics import Statistics
@@ -29,6 +29,8 @@ _STATE_STYLES = {
     "offline": "red",
     "disabled": "dim",
 }
+_OTHER_COLUMNS = 72
+"""What the columns beside the trend take, with names of usual length."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 Units = Mapping[tuple[str, str], str]
@@ -53,8 +55,9 @@ def state(word: str) -> Text:
     return Text.assemble(("● ", _STATE_STYLES.get(word, "white")), plain(word))
 
 
-def sparkline(trend: Sequence[float]) -> str:
-    """A line of bars between the lowest and the highest value of the trend."""
+def sparkline(values: Iterable[float], columns: int = TREND_COLUMNS) -> str:
+    """A line of bars, the newest at the end, between the lowest and the highest value."""
+    trend = list(values)[-columns:]
     if not trend:
         return ""
     # Halves, because the span of all there is would be infinite.
@@ -66,18 +69,20 @@ def sparkline(trend: Sequence[float]) -> str:
     return "".join(_BARS[round((value / 2 - low) / span * top)] for value in trend)
 
 
-def bench(board: Board, units: Units, now: float, *, rows: int | None = None) -> RenderableType:
+def bench(board: Board, units: Units, now: float, width: int, *, rows: int | None = None) -> RenderableType:
     """All points of one bench, under their devices.
 
     Args:
         board: What came so far.
         units: Shown beside the values.
         now: Wall clock in seconds, for the ages.
+        width: Columns of the terminal; trends get what the rest leaves.
         rows: At most so many lines, where the terminal has no more; the rest is counted.
     """
     made = table("point", ">value", "unit", "trend", ">age", "quality")
-    made.columns[3].min_width = 30
-    lines = list(_bench_rows(board, units, now))
+    trend = min(max(width - _OTHER_COLUMNS, 0), TREND_COLUMNS)
+    made.columns[3].min_width = trend
+    lines = list(_bench_rows(board, units, now, trend))
     shown = lines if rows is None else lines[: max(rows, 1)]
     for line in shown:
         made.add_row(*line)
@@ -104,12 +109,12 @@ def _bench_head(board: Board, now: float) -> Text:
     return Text.assemble(*parts)
 
 
-def _bench_rows(board: Board, units: Units, now: float) -> Iterable[list[RenderableType]]:
+def _bench_rows(board: Board, units: Units, now: float, trend: int) -> Iterable[list[RenderableType]]:
     statuses = board.availability.devices if board.availability else {}
     for device in [*statuses, *(name for name in board.points if name not in statuses)]:
         yield _device_row(device, statuses.get(device))
         for name, point in board.points.get(device, {}).items():
-            yield _point_row(name, point, units.get((device, name), ""), now)
+            yield _point_row(name, point, units.get((device, name), ""), now, trend)
 
 
 def _device_row(device: str, status: DeviceStatus | None) -> list[RenderableType]:
@@ -120,13 +125,13 @@ def _device_row(device: str, status: DeviceStatus | None) -> list[RenderableType
     return [name, state(status.state), "", about, "", plain(status.reason)]
 
 
-def _point_row(name: str, point: PointView, unit: str, now: float) -> list[RenderableType]:
+def _point_row(name: str, point: PointView, unit: str, now: float, trend: int) -> list[RenderableType]:
     age = max(0.0, now - point.time)
     return [
         Text.assemble("  ", plain(name)),
         value(point.value),
         plain(unit),
-        Text(sparkline(point.trend), "blue"),
+        Text(sparkline(point.trend, trend), "blue", no_wrap=True),
         Text(f"{age:.1f} s", "dim"),
         Text.assemble(plain(point.bad), style="bold red") if point.bad else Text("good", "green"),
     ]

@@ -9,11 +9,15 @@ import typer
 from agent.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from agent.settings import Settings
     from protocols.amqp.client import Client
 
 _CONNECT_TIMEOUT_S = 10.0
 _DESCRIBE_TIMEOUT_S = 2.0
+_OTHER_LINES = 5
+"""Lines around the points."""
 
 
 def watch(
@@ -64,14 +68,16 @@ async def _draw(stop: asyncio.Event, seconds: float | None, settings: "Settings"
         if bench is None:
             fleet = Fleet()
             receive_events(client, None, lambda event: fleet.take(event, time.time()), fleet.skip)
-            await live.show(output.console(), stop, seconds, lambda now, _: render.fleet(fleet, now))
+            await live.show(output.console(), stop, seconds, lambda now, *_: render.fleet(fleet, now))
             return
         board = Board(bench)
         receive_events(client, bench, lambda event: board.take(event, time.time()), board.skip)
         units = await _units(client, bench)
-        await live.show(
-            output.console(), stop, seconds, lambda now, height: render.bench(board, units, now, rows=height)
-        )
+
+        def picture(now: float, width: int, height: int | None) -> "RenderableType":
+            return render.bench(board, units, now, width, rows=height and height - _OTHER_LINES)
+
+        await live.show(output.console(), stop, seconds, picture)
 
 
 async def _units(client: "Client", bench: str) -> dict[tuple[str, str], str]:

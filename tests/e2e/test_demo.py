@@ -40,11 +40,13 @@ async def test_the_printed_commands_work() -> None:
         lines = []
         while not lines or not lines[-1].startswith("╰"):
             lines.append(await demo.line())
-        commands = [shlex.split(line.strip("│ ")) for line in lines if " --broker " in line]
+        said = [shlex.split(line.strip("│ ")) for line in lines[1:-1]]
+        (export,) = (words[1].split("=", 1) for words in said if words[0] == "export")
+        commands = [words for words in said if words[0] != "export"]
         assert {words[1] for words in commands} == {"send", "watch"}
         for words in commands:
             more = ["--for", "1s"] if words[1] == "watch" else []
-            finished = await hilgate(*words[1:], *more)
+            finished = await hilgate(*words[1:], *more, **{export[0]: export[1]})
             assert (finished.code, finished.err) == (0, ""), words
         assert (await demo.end()).code == 0
 

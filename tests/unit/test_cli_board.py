@@ -113,7 +113,7 @@ def test_any_body_is_taken_or_counted(body: bytes) -> None:
     one = board(event(SAMPLES, body), event(AVAILABILITY, body, "/benches/rig-07"))
     fleet = Fleet()
     fleet.take(event(AVAILABILITY, body, "/benches/rig-07"), 0.0)
-    text(render.bench(one, {}, 0.0))
+    text(render.bench(one, {}, 0.0, 120))
     text(render.fleet(fleet, 0.0))
 
 
@@ -125,7 +125,7 @@ def test_extreme_values_can_be_shown(number: Any, year: str) -> None:
     one = board(
         event(SAMPLES, {"samples": [{"time": f"{year}-01-01T00:00:00Z", "values": {"a": number}}] * 2})
     )
-    text(render.bench(one, {}, NOW.timestamp()))
+    text(render.bench(one, {}, NOW.timestamp(), 120))
     assert one.points or one.malformed
 
 
@@ -176,7 +176,7 @@ def test_the_picture_of_a_bench() -> None:
         event(AVAILABILITY, availability(), "/benches/rig-07"),
         event(SAMPLES, {"samples": [sample({"speed": 1480.5}, {"flow": "timeout"})]}),
     )
-    shown = text(render.bench(one, {("pump", "speed"): "rpm"}, NOW.timestamp() + 1))
+    shown = text(render.bench(one, {("pump", "speed"): "rpm"}, NOW.timestamp() + 1, 120))
     head, *_ = shown.splitlines()
     for word in ("rig-07", "available", "sil", "small-rig", "0 lost"):
         assert word in head
@@ -189,7 +189,7 @@ def test_the_picture_of_a_bench() -> None:
 def test_a_picture_that_is_too_high_says_what_is_left_out() -> None:
     values = {f"p{number}": number for number in range(30)}
     one = board(event(SAMPLES, {"samples": [sample(values)]}))
-    shown = text(render.bench(one, {}, NOW.timestamp(), rows=10))
+    shown = text(render.bench(one, {}, NOW.timestamp(), 120, rows=10))
     assert "… and 21 more" in shown
 
 
@@ -210,7 +210,7 @@ def test_what_a_peer_sends_cannot_steer_the_terminal() -> None:
         "data": {hostile: hostile},
     }
     for picture in (
-        render.bench(one, {}, 0.0),
+        render.bench(one, {}, 0.0, 120),
         render.fleet(fleet, 0.0),
         render.result(result, 0.1),
         render.result({"op": "describe", "data": {"devices": {hostile: {"points": {hostile: {}}}}}}, 0.1),
