@@ -118,6 +118,8 @@ def resolve(text: str) -> Scalar:
         return None
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
         return text.lower() == "true"
+    if text[0] not in "+-.0123456789":
+        return text
     if re.fullmatch(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", text):
         raise ValueError("is not a finite number")
     based = re.fullmatch(r"0(?:o[0-7]+|x[0-9a-fA-F]+)", text)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from agent.document import Entry, MappingNode, Node, ScalarNode, plain, read_document
 from agent.problems import ConfigErrors, Place, Problem, did_you_mean
 from agent.validation import MISSING, problems_of
-from protocols.units import Duration, Size
+from protocols.units import WRITTEN, Duration, Size
 
 PREFIX = "HILGATE_"
 _NEAR_MISS = 0.85
@@ -139,7 +139,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], overrides: Mapp
     root.entries |= _from_overrides(overrides)
     settings: Settings | None = None
     try:
-        settings = Settings.model_validate(plain(root))
+        settings = Settings.model_validate(plain(root), context=WRITTEN)
     except ValidationError as error:
         problems += map(_say_how, problems_of(error, root, schema=Settings.model_json_schema()))
     problems += _at_odds(root, settings)

@@ -3,7 +3,10 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
+
+WRITTEN = {"written": True}
+"""Validation context of what people wrote: there a bare number is an error, for nobody sees its unit."""
 
 _DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "kB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2, "GB": 1000**3, "GiB": 1024**3}
@@ -50,8 +53,20 @@ def _schema(units: dict[str, Any], example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), _schema(_DURATION_UNITS, "100ms")]
+def _is_written(info: ValidationInfo) -> bool:
+    return bool(info.context and info.context.get("written"))
+
+
+def _duration(value: Any, info: ValidationInfo) -> float:
+    return parse_duration(repr(value) if _is_written(info) and isinstance(value, float) else value)
+
+
+def _size(value: Any, info: ValidationInfo) -> int:
+    return parse_size(repr(value) if _is_written(info) and isinstance(value, int) else value)
+
+
+Duration = Annotated[float, BeforeValidator(_duration), _schema(_DURATION_UNITS, "100ms")]
 """Seconds; written with a unit in files."""
 
-Size = Annotated[int, BeforeValidator(parse_size), _schema(_SIZE_UNITS, "256KiB")]
+Size = Annotated[int, BeforeValidator(_size), _schema(_SIZE_UNITS, "256KiB")]
 """Bytes; written with a unit in files."""

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from protocols.base import DeviceConfig, Kind, Name, Point, Refused, Value
-from protocols.units import Duration
+from protocols.units import WRITTEN, Duration
 from sim import waveforms
 from sim.record import read_record
 
@@ -178,7 +178,7 @@ def behaviours(device: DeviceConfig) -> dict[str, Behaviour]:
     errors: list[InitErrorDetails] = []
     for name, raw in device.sim.items():
         try:
-            made[name] = _behaviour(device, name, Spec.model_validate(raw))
+            made[name] = _behaviour(device, name, Spec.model_validate(raw, context=WRITTEN))
         except ValidationError as error:
             errors += (_detail(e["type"], e["msg"], (name, *e["loc"]), e["input"]) for e in error.errors())
         except _BehaviourError as wrong:

@@ -22,6 +22,7 @@ from agent.profile.templates import Expansion
 from agent.profile.variables import Substitution
 from agent.validation import MISSING, NAME_HINT, not_a_name, problems_of
 from protocols.base import NAME_PATTERN, DeviceConfig, DeviceProtocol
+from protocols.units import WRITTEN
 
 RESERVED = "bench"
 """No device is called so: `hil.<bench>.events.bench` are the bench's own events (wire.md section 1)."""
@@ -106,7 +107,7 @@ class _Loader:
             return None
         content = plain(tree)
         try:
-            device = model.model_validate(content)
+            device = model.model_validate(content, context=WRITTEN)
         except ValidationError as error:
             self.problems += self._news(problems_of(error, tree, field, device_schema(model)))
             rest = _salvage(model, content, error)
