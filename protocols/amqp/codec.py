@@ -102,7 +102,7 @@ def encode(message: Message, value: dict[Any, Any] | None = None) -> bytes:
                 _encode_body(message) if value is None else b"\0\x53\x77" + encode_value(value),
             ]
         )
-    except (OverflowError, UnicodeEncodeError, struct.error, AttributeError, TypeError) as error:
+    except (OverflowError, UnicodeError, struct.error, AttributeError, TypeError) as error:
         raise CodecError(f"a field cannot be encoded: {error}") from error
 
 

@@ -76,7 +76,9 @@ class Flavour:
     def sender(self, address: Address) -> Route:
         """The target of a sender."""
         if address.kind == "direct":
-            return Route(Terminus(address.name))
+            # RabbitMQ 3 would declare the queue, and refuse where its owner made it another way.
+            existing = self.name == "rabbitmq3" and address.name.startswith("/queue/")
+            return Route(Terminus(f"/amq{address.name}" if existing else address.name))
         if self.name == "rabbitmq":
             if address.kind == "topic":
                 return Route(Terminus(f"/exchanges/{_TOPIC_EXCHANGE}/{quote(address.name, safe='')}"))
@@ -99,7 +101,8 @@ class Flavour:
         """The source of a receiver for replies without dynamic nodes; its address is the reply-to."""
         if self.name == "rabbitmq":
             return _queue(own_queue, _OWN)
-        return self._plain(Address(own_queue, "queue"))
+        # A queue of RabbitMQ 3's would outlive its owner; a topic's goes with the link.
+        return self._plain(Address(own_queue, "topic" if self.name == "rabbitmq3" else "queue"))
 
     def _plain(self, address: Address) -> Route:
         if self.name == "rabbitmq3":
