@@ -49,10 +49,9 @@ async def there(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
 
 async def mbpoll(there: Any, *args: str, unit: int = 7, write: tuple[str, ...] = ()) -> tuple[list[str], str]:
     """The values that mbpoll prints, and all its output."""
+    where = ["-m", "rtu", "-b", "19200", "-P", "none", there.port]
     if there.transport == "tcp":
-        where = ("-p", str(there.port), there.host)
-    else:
-        where = ("-m", "rtu", "-b", "19200", "-P", "none", there.port)
+        where = ["-p", str(there.port), there.host]
     process = await asyncio.create_subprocess_exec(
         *("mbpoll", "-0", "-1", "-a", str(unit), "-o", "0.5", *args, *where, *write),
         stdin=asyncio.subprocess.DEVNULL,

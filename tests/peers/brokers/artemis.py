@@ -1,15 +1,36 @@
 """Apache ActiveMQ Artemis from its binary distribution."""
 
+import re
 import shutil
 import string
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from brokers.process import PEERS, Broker
+from brokers.process import PEERS, ROOT, Broker, User
 
 _TEMPLATE = Path(__file__).with_name("broker.xml")
+_DOCUMENT = ROOT / "docs" / "brokers.md"
+_MODULE = "org.apache.activemq.artemis.spi.core.security.jaas"
+# Who gives a wrong password is refused, and not taken for a guest.
+_LOGIN = f"""activemq {{
+  {_MODULE}.PropertiesLoginModule sufficient
+    org.apache.activemq.jaas.properties.user="artemis-users.properties"
+    org.apache.activemq.jaas.properties.role="artemis-roles.properties";
+  {_MODULE}.GuestLoginModule sufficient
+    credentialsInvalidate=true
+    org.apache.activemq.jaas.guest.user="guest"
+    org.apache.activemq.jaas.guest.role="amq";
+}};
+"""
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "JAVA_ARGS": "-Xms128M -Xmx512M -XX:+UseSerialGC"}
+
+
+def _documented_permissions() -> str:
+    """The security settings that docs/brokers.md tells people to use."""
+    block = re.search(r"```xml\n(<security-setting .*?)```", _DOCUMENT.read_text(), re.DOTALL)
+    assert block, f"{_DOCUMENT} has no security settings"
+    return block[1]
 
 
 def _distribution() -> Path | None:
@@ -51,9 +72,20 @@ class Artemis(Broker):
         )
         chain = self.home / "broker.pem"
         chain.write_bytes(self.certificates.key.read_bytes() + self.certificates.chain.read_bytes())
-        fields = {"port": self.port, "tls_port": self.tls_port, "chain": chain}
+        permissions = _documented_permissions()
+        fields = {"port": self.port, "tls_port": self.tls_port, "chain": chain, "permissions": permissions}
         configuration = string.Template(_TEMPLATE.read_text()).substitute(fields)
-        (self._instance / "etc" / "broker.xml").write_text(configuration)
+        settings = self._instance / "etc"
+        (settings / "broker.xml").write_text(configuration)
+        (settings / "login.config").write_text(_LOGIN)
+        with (settings / "artemis-users.properties").open("a") as users:
+            users.writelines(f"\n{user.name} = {user.password}" for user in self._least)
+        with (settings / "artemis-roles.properties").open("a") as roles:
+            roles.writelines(f"\n{user.name}s = {user.name}" for user in self._least)
+
+    @property
+    def _least(self) -> tuple[User, ...]:
+        return (self.users.agent, self.users.client)
 
     def server_pid(self) -> int:
         return self.running_process().pid

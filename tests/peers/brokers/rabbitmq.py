@@ -2,22 +2,27 @@
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from brokers.process import PEERS, ROOT, Broker, User
+from brokers.process import PEERS, ROOT, Broker
 
 _IN_ROOT = ROOT / "tests" / "tools" / "in-root"
+_DOCUMENT = ROOT / "docs" / "brokers.md"
 _BIN = Path("/usr/lib/rabbitmq/bin")
 
 
 class RabbitMQ(Broker):
     """What both releases have in common."""
 
+    chapter: ClassVar[str]
+    """Its heading in docs/brokers.md."""
     plugins: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[tuple[str, ...]] = ()
+    _has_users = False
 
     @classmethod
     def why_missing(cls) -> str | None:
@@ -92,11 +97,19 @@ class RabbitMQ(Broker):
     def start(self) -> None:
         super().start()
         self.ctl("await_startup", "--timeout", "60")
+        if not self._has_users:
+            self._add_users()
+            self._has_users = True
 
-    def allow(self, user: User, configure: str, write: str, read: str) -> None:
-        """Adds a user with `set_permissions` patterns for configure, write and read."""
-        self.ctl("add_user", user.name, user.password)
-        self.ctl("set_permissions", user.name, configure, write, read)
+    def _add_users(self) -> None:
+        """Adds the agent and the client with the rights that docs/brokers.md tells people to give."""
+        for user in (self.users.agent, self.users.client):
+            pattern = rf"^rabbitmqctl set_permissions {user.name} '(.*)' '(.*)' '(.*)'$"
+            chapter = _DOCUMENT.read_text().split(f"\n## {self.chapter}\n")[1].split("\n## ")[0]
+            rights = re.search(pattern, chapter, re.MULTILINE)
+            assert rights, f"{_DOCUMENT} has no permissions for {user.name}"
+            self.ctl("add_user", user.name, user.password)
+            self.ctl("set_permissions", user.name, *rights.groups())
 
     def declare(self, queue: str, *topics: str) -> None:
         """Makes a durable queue and binds it to topics: `*` stands for one word, `#` for any."""
@@ -128,6 +141,7 @@ class RabbitMQ3(RabbitMQ):
 
     name = "rabbitmq3"
     flavour = "rabbitmq3"
+    chapter = "RabbitMQ 3"
     plugins = ("rabbitmq_amqp1_0",)
     settings = ("amqp1_0.default_user = {admin}",)
 
@@ -137,4 +151,5 @@ class RabbitMQ4(RabbitMQ):
 
     name = "rabbitmq4"
     flavour = "rabbitmq"
+    chapter = "RabbitMQ 4"
     settings = ("anonymous_login_user = {admin}", "anonymous_login_pass = admin-secret")
