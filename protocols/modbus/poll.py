@@ -10,8 +10,11 @@ class Schedule:
         self._cycle = -1
 
     def next(self, now: float) -> tuple[float, int]:
-        """When the next cycle is due, and how many were missed since the last one."""
-        cycle = max(self._cycle + 1, int((now - self._start) // self._period) + 1 if now > self._start else 0)
+        """When the next cycle is due (first: at once), and how many were missed since the last one."""
+        if self._cycle < 0:
+            self._cycle = 0
+            return self._start, 0
+        cycle = max(self._cycle, int((now - self._start) // self._period)) + 1
         missed = cycle - self._cycle - 1
         self._cycle = cycle
         return self._start + cycle * self._period, missed
