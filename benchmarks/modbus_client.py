@@ -1,7 +1,7 @@
 """The Modbus client: CPU per request of 125 registers from a libmodbus server, next to pymodbus.
 
-pymodbus gives lists of registers. hilgate is measured up to the same point, and with all that the driver does,
-which gives values by name. Each client runs in a process of its own, in turn with the others.
+pymodbus gives lists of registers. hilgate is measured up to the same point, and with all that its driver does
+to give values by name. Each client runs in a process of its own, in turn with the others.
 """
 
 import asyncio
@@ -135,7 +135,7 @@ async def _pymodbus(port: int, depth: int, measured: Measured) -> None:
     client.close()
 
 
-CLIENTS = {PYMODBUS: _pymodbus, ALIKE: _registers, "hilgate by name": _values}
+CLIENTS = {PYMODBUS: _pymodbus, ALIKE: _registers, "hilgate named": _values}
 
 
 def _run_client(library: str, loop: str, depth: int, port: int) -> None:
@@ -191,7 +191,7 @@ def main() -> None:
     found = _measure()
     table = Table(
         title=f"Modbus client: {REGISTERS} registers a request, libmodbus's server",
-        caption=f"CPU us per request, median of {ROUNDS} rounds of {REQUESTS}. By name: decoded into a sample too.",
+        caption=f"CPU per request, median of {ROUNDS} rounds of {REQUESTS}; named: values by name",
     )
     for column in ("loop", "depth", "client", "CPU us", "registers/s", "CPU ratio", "wanted"):
         table.add_column(column, justify="left" if column in ("loop", "client") else "right")

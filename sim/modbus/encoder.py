@@ -3,6 +3,7 @@
 A number that its type cannot hold saturates, as in a real device.
 """
 
+import math
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -36,8 +37,11 @@ def _limits(point: ModbusPoint) -> tuple[float, float]:
     if point.type in _LARGEST:
         reach = _LARGEST[point.type] * abs(point.scale)
         return point.offset - reach, point.offset + reach
-    low, high = map(point.codec.linear.value, PointCodec.raw_range(point))
-    return min(low, high), max(low, high)
+    low, high = sorted(map(point.codec.linear.value, PointCodec.raw_range(point)))
+    if point.codec.integral:
+        return low, high
+    # They are rounded: one step inwards is surely inside, and rounds to the same registers.
+    return math.nextafter(low, high), math.nextafter(high, low)
 
 
 def _number_encoder(point: ModbusPoint) -> Encode:

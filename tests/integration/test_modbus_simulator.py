@@ -1,6 +1,7 @@
 """The simulated Modbus device, with pymodbus's client as an independent oracle."""
 
 import asyncio
+import os
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from pymodbus.pdu import ModbusPDU
 from pymodbus.pdu.file_message import FileRecord
 
 from protocols.modbus.config import ModbusDevice
+from protocols.modbus.framing import rtu
 from sim.modbus import SIMULATOR
 
 TCP = {"transport": "tcp", "host": "plc.example"}
@@ -108,18 +110,16 @@ def code(answer: ModbusPDU) -> int | None:
     return answer.exception_code if answer.isError() else None
 
 
-@pytest.mark.parametrize(
-    "connection",
-    [
-        TCP,
-        {"transport": "tls", "host": "plc.example"},
-        {"transport": "tls", "host": "plc.example", "cert": "client.pem", "key": "client.key"},
-        {"transport": "rtu", "port": "/dev/ttyUSB0"},
-        {"transport": "rtu-tcp", "host": "plc.example", "port": 4001},
-    ],
-    ids=["tcp", "tls", "mutual tls", "rtu", "rtu-tcp"],
-)
-async def test_every_transport_answers(connection: Any) -> None:
+CONNECTIONS: dict[str, dict[str, Any]] = {
+    "tcp": TCP,
+    "tls": {"transport": "tls", "host": "plc.example"},
+    "mutual tls": {"transport": "tls", "host": "plc.example", "cert": "client.pem", "key": "client.key"},
+    "rtu": {"transport": "rtu", "port": "/dev/ttyUSB0"},
+    "rtu-tcp": {"transport": "rtu-tcp", "host": "plc.example", "port": 4001},
+}
+
+
+async def _ask_often(connection: dict[str, Any]) -> None:
     async with SIMULATOR.start({"pump": device(connection=connection)}) as running:
         there = running["pump"]
         assert (there.name, there.folder) == ("pump", Path("/profiles"))
@@ -128,6 +128,39 @@ async def test_every_transport_answers(connection: Any) -> None:
                 await client.write_register(10, n, device_id=1)
                 answer = await client.read_holding_registers(10, count=1, device_id=1)
                 assert answer.registers == [n]
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS.values(), ids=CONNECTIONS)
+async def test_every_transport_answers(connection: dict[str, Any]) -> None:
+    await _ask_often(connection)
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS.values(), ids=CONNECTIONS)
+def test_every_transport_answers_under_uvloop(connection: dict[str, Any]) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_ask_often(connection))
+
+
+async def test_a_serial_line_finds_its_way_back_after_garbage() -> None:
+    async with SIMULATOR.start({"pump": device(connection=CONNECTIONS["rtu"])}) as running:
+        there = running["pump"].connection
+        request = rtu(1, bytes.fromhex("03000a0001"))
+        loop = asyncio.get_running_loop()
+        answers = bytearray()
+        port = os.open(there.port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        loop.add_reader(port, lambda: answers.extend(os.read(port, 4096)))
+        try:
+            os.write(port, b"\x01\x10\x00\x00\x00\x7b\xf6" + bytes(20))  # begins a request of 255 bytes
+            async with asyncio.timeout(5):
+                while not answers:  # a real master asks again after its timeout, here of 0.1 s
+                    await asyncio.sleep(0.1)
+                    for piece in (request[:3], request[3:]):
+                        os.write(port, piece)
+            assert bytes(answers[:7]) == rtu(1, bytes.fromhex("03020000"))
+        finally:
+            loop.remove_reader(port)
+            os.close(port)
 
 
 async def test_tls_refuses_a_client_without_a_certificate() -> None:
@@ -215,7 +248,7 @@ async def test_exceptions_are_honest(client: ModbusBaseClient, ask: Ask, expecte
     assert (await client.read_holding_registers(10, count=1, device_id=1)).registers == [5]
 
 
-async def test_identification(client: ModbusBaseClient) -> None:
+async def test_identification(client: Any) -> None:
     basic = await client.read_device_information(read_code=1, object_id=0, device_id=1)
     assert basic.information == {0: b"hilgate", 1: b"SIM", 2: b"1"}
     regular = await client.read_device_information(read_code=2, object_id=0, device_id=1)
@@ -226,7 +259,7 @@ async def test_identification(client: ModbusBaseClient) -> None:
     assert (server.identifier, server.status) == (b"pump", True)
 
 
-async def test_files_and_fifo(client: ModbusBaseClient) -> None:
+async def test_files_and_fifo(client: Any) -> None:
     record = FileRecord(file_number=2, record_number=7, record_data=b"\1\2\3\4")
     assert code(await client.write_file_record([record], device_id=1)) is None
     asked = FileRecord(file_number=2, record_number=7, record_length=4)
@@ -239,7 +272,7 @@ async def test_files_and_fifo(client: ModbusBaseClient) -> None:
     assert (await client.read_fifo_queue(address=10, device_id=1)).values == list(range(9, 40))
 
 
-async def test_diagnostic_counters(client: ModbusBaseClient) -> None:
+async def test_diagnostic_counters(client: Any) -> None:
     await client.diag_clear_counters(device_id=1)
     await client.read_holding_registers(10, count=1, device_id=1)
     await client.read_holding_registers(99, count=1, device_id=1)
