@@ -132,28 +132,29 @@ def _problem(details: ErrorDetails, root: Node, prefix: str, schema: Mapping[str
 
 def _wrong_tag(root: Node, loc: Loc, prefix: str, context: Mapping[str, Any]) -> Problem:
     spot = locate(root, (*loc, _tag_field(context)), prefix)
-    tags = _unquoted(context.get("expected_tags")).split(", ")
-    given = spot.node.value if isinstance(spot.node, ScalarNode) else ""
-    return Problem.at(spot.place, spot.field, f"there is no {given!r}", did_you_mean(str(given), tags))
+    return Problem.at(spot.place, spot.field, *_choice(spot.node, str(context.get("expected_tags", ""))))
 
 
 def _tag_field(context: Mapping[str, Any]) -> str:
     return str(context.get("discriminator", "")).strip("'")
 
 
-def _unquoted(tags: Any) -> str:
-    return str(tags or "").replace("'", "")
+def _choice(node: Node, expected: str) -> tuple[str, str]:
+    """The message and the hint of a value that is none of those expected, as pydantic lists them."""
+    tokens = re.findall(r"'([^']*)'|([^\s,']+)", expected)
+    choices = [quoted or bare for quoted, bare in tokens if bare != "or"]
+    given = node.value if isinstance(node, ScalarNode) else None
+    hint = did_you_mean(given, choices) if isinstance(given, str) else ""
+    *others, last = choices or [""]
+    message = f"should be {', '.join(others)}{' or ' if others else ''}{last}"
+    return message, hint if hint.startswith("did you") else ""
 
 
 def _words(details: ErrorDetails, node: Node) -> tuple[str, str]:
     """The message and the hint of an error about a value."""
     kind, context = details["type"], details.get("ctx", {})
     if kind in ("literal_error", "enum") and "expected" in context:
-        choices = _unquoted(context.get("expected")).replace(" or ", ", ").split(", ")
-        given = node.value if isinstance(node, ScalarNode) else None
-        near = did_you_mean(given, choices) if isinstance(given, str) else ""
-        hint = near if near.startswith("did you") else ""
-        return f"should be {', '.join(choices[:-1])}{' or ' if choices[:-1] else ''}{choices[-1]}", hint
+        return _choice(node, str(context["expected"]))
     if context.get("pattern") == NAME_PATTERN and isinstance(node, ScalarNode):
         return not_a_name(str(node.value)), NAME_HINT
     if kind == "string_pattern_mismatch":

@@ -14,7 +14,7 @@ from agent.document import Entry, MappingNode, ScalarNode, plain
 from agent.plugins import PluginError, protocols
 from agent.problems import ConfigErrors, Problem, did_you_mean
 from agent.profile.checks import check_device
-from agent.profile.model import Header, Profile
+from agent.profile.model import RESERVED, Header, Profile
 from agent.profile.schema import device_schema
 from agent.profile.shipped import find_profile
 from agent.profile.sources import Sources, assemble
@@ -23,9 +23,6 @@ from agent.profile.variables import Substitution
 from agent.validation import MISSING, NAME_HINT, not_a_name, problems_of
 from protocols.base import NAME_PATTERN, DeviceConfig, DeviceProtocol
 from protocols.units import WRITTEN
-
-RESERVED = "bench"
-"""No device is called so: `hil.<bench>.events.bench` are the bench's own events (wire.md section 1)."""
 
 
 def load_profile(
@@ -110,8 +107,8 @@ class _Loader:
             device = model.model_validate(content, context=WRITTEN)
         except ValidationError as error:
             self.problems += self._news(problems_of(error, tree, field, device_schema(model)))
-            rest = _salvage(model, content, error)
-            self.problems += check_device(rest.named(name, self._file.parent), tree)
+            if (rest := _salvage(model, content, error)) is not None:
+                self.problems += check_device(rest.named(name, self._file.parent), tree)
             return None
         self.problems += check_device(device.named(name, self._file.parent), tree)
         return device
@@ -144,22 +141,22 @@ class _Loader:
         ]
 
 
-def _salvage(model: type[DeviceConfig], content: Mapping[str, Any], error: ValidationError) -> DeviceConfig:
+def _salvage(
+    model: type[DeviceConfig], content: Mapping[str, Any], error: ValidationError
+) -> DeviceConfig | None:
     """What is good in a wrong device, so that the rest of its mistakes can be said in the same breath."""
-    locs = [details["loc"] for details in error.errors()]
-    wrong = {loc[1] for loc in locs if loc[0] == "points" and len(loc) > 1}
-    points, sim = ({} if ("points",) in locs else content["points"]), content.get("sim", {})
+    wrong = {loc[1] for details in error.errors() if (loc := details["loc"])[:1] == ("points",) and loc[1:]}
+
+    def good(section: str) -> dict[str, Any]:
+        values = content.get(section)
+        return {k: v for k, v in values.items() if k not in wrong} if isinstance(values, dict) else {}
+
     annotation: Any = model.model_fields["points"].annotation
     rest = create_model("Rest", __base__=DeviceConfig, points=(annotation, ...))
-    return rest.model_validate(
-        {
-            "protocol": content["protocol"],
-            "points": {name: point for name, point in points.items() if name not in wrong},
-            "sim": {name: spec for name, spec in sim.items() if name not in wrong}
-            if isinstance(sim, dict)
-            else {},
-        }
-    )
+    try:
+        return rest.model_validate({"protocol": "", "points": good("points"), "sim": good("sim")})
+    except ValidationError:
+        return None
 
 
 def _digest(header: Header, devices: Mapping[str, DeviceConfig]) -> str:

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from protocols.base import DeviceConfig, Name
 
+RESERVED = "bench"
+"""No device is called so: `hil.<bench>.events.bench` are the bench's own events (wire.md section 1)."""
+
 
 class Header(BaseModel):
     """What a profile says beside its devices."""

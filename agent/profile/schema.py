@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from agent.plugins import protocols
-from agent.profile.model import Header
+from agent.profile.model import RESERVED, Header
 from agent.profile.templates import Repeat
 from protocols.base import NAME_PATTERN, DeviceConfig, DeviceProtocol
 from sim.behaviour import Spec
@@ -65,7 +65,7 @@ def json_schema(installed: Mapping[str, DeviceProtocol] | None = None) -> Schema
             "devices": {
                 "description": "The bench's devices, in the order in which they are made safe.",
                 "type": "object",
-                "propertyNames": {"pattern": NAME_PATTERN, "not": {"const": "bench"}},
+                "propertyNames": {"pattern": NAME_PATTERN, "not": {"const": RESERVED}},
                 "additionalProperties": device,
             },
         },

@@ -1,9 +1,9 @@
 """A protocol small enough to test profiles with: its words stay as they are whatever real ones do."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from protocols.base import DeviceConfig, Driver, Kind, Name, PlannedRequest, Point, Shared
 
@@ -35,6 +35,12 @@ class ToyDevice(DeviceConfig):
     protocol: Literal["toy"]
     connection: Annotated[Line | Wire, Field(discriminator="kind")]
     points: Mapping[Name, ToyPoint]
+
+    @model_validator(mode="after")
+    def _something_to_read(self) -> Self:
+        if not self.points:
+            raise ValueError("has no points")
+        return self
 
 
 class Toy:
