@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 WIDTH, HEIGHT = 104, 42
-SECONDS = 20
+BEFORE_S, AFTER_S = 12, 5
 TARGET = Path(__file__).with_name("demo.svg")
 COMMAND = Path(sys.executable).with_name("hilgate")
 SESSION = "hilgate-demo-picture"
@@ -24,20 +24,29 @@ def tmux(*words: str) -> str:
     return done.stdout
 
 
-def capture() -> str:
+def screen() -> str:
+    return tmux("capture-pane", "-p", "-e", "-t", SESSION)
+
+
+def demo() -> str:
+    """What a terminal shows of the demo a while after somebody raised the pump's speed."""
     size = ("-x", str(WIDTH), "-y", str(HEIGHT))
     # The directory of the command is put first on the PATH, so that the demo prints its plain name.
-    command = f"PATH={COMMAND.parent}:$PATH COLORTERM=truecolor hilgate demo --for {SECONDS + 10}s"
+    command = f"PATH={COMMAND.parent}:$PATH COLORTERM=truecolor hilgate demo --for 60s"
     tmux("new-session", "-d", "-s", SESSION, *size, command)
     try:
-        time.sleep(SECONDS)  # so long a trend is to be seen
-        return tmux("capture-pane", "-p", "-e", "-t", SESSION)
+        time.sleep(BEFORE_S)
+        url = re.search(r"HILGATE_BROKER=(\S+)", screen())
+        write = [COMMAND, "send", "demo", "write", "pump-plc", "setpoint=2200"]
+        subprocess.run(write + (["--broker", url[1]] if url else []), check=True, stdout=subprocess.DEVNULL)
+        time.sleep(AFTER_S)
+        return screen()
     finally:
         tmux("kill-server")
 
 
 def main() -> None:
-    shown = capture().rstrip()
+    shown = demo().rstrip()
     if "available" not in shown:
         sys.exit(f"the demo did not come up; the terminal shows:\n{shown}")
     with Path("/dev/null").open("w") as nowhere:

@@ -63,7 +63,7 @@ _add(
     "send rig-07 describe --json",
     "send rig-07 read pump-plc speed setpoint",
     "send rig-07 write pump-plc setpoint=1500 --verify",
-    "send rig-07 call pump-plc identify category=basic",
+    "send rig-07 call pump-plc identify level=basic",
     'send rig-07 disable --reason "hose is being changed"',
 )
 _add(watch.watch, "watch", "watch rig-07", "watch rig-07 --json --for 10s")

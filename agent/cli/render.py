@@ -225,19 +225,34 @@ def _readings(data: Mapping[str, Any]) -> Table:
 
 
 def _described(name: str, device: Any) -> RenderableType:
-    points = device.get("points") if isinstance(device, Mapping) else None
-    if not isinstance(points, Mapping):
+    if not isinstance(device, Mapping) or not isinstance(device.get("points"), Mapping):
         return plain(f"{name}: {device}")
-    made = table("point", "type", "access", "unit", ">min", ">max", "description", title=str(plain(name)))
-    for point, about in points.items():
+    head = Text.assemble(
+        (str(plain(name)), "bold"),
+        "  ",
+        state(str(device.get("state"))),
+        "  ",
+        plain(device.get("protocol", "")),
+    )
+    head.append_text(Text.assemble("  ", plain(device.get("description", "")), style="dim"))
+    made = table("point", "type", "access", "unit", ">min", ">max", "about")
+    for point, about in device["points"].items():
         known = about if isinstance(about, Mapping) else {}
+        choices = known.get("choices")
         made.add_row(
             plain(point),
             *(plain(known.get(key, "")) for key in ("type", "access", "unit")),
-            *(value(known.get(key)) for key in ("min", "max")),
-            plain(known.get("description", "")),
+            *(value(known[key]) if key in known else "" for key in ("min", "max")),
+            plain(
+                known.get("description")
+                or (", ".join(map(str, choices)) if isinstance(choices, list) else "")
+            ),
         )
-    return made
+    methods = device.get("methods")
+    calls = Table.grid(padding=(0, 2))
+    for method, about in methods.items() if isinstance(methods, Mapping) else ():
+        calls.add_row(" call", Text(str(plain(method)), "cyan"), Text(str(plain(about)), "dim"))
+    return Group(head, made, calls, "")
 
 
 def commands(lines: Sequence[str]) -> RenderableType:

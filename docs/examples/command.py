@@ -27,7 +27,8 @@ commands.send(
         body=command.encode(),
     )
 )
-result = json.loads(bytes(replies.receive(timeout=10).body))
+reply = replies.receive(timeout=10)
+result = json.loads(bytes(reply.body))
 replies.accept()
 connection.close()
 print(json.dumps(result, indent=2))
