@@ -123,7 +123,9 @@ class MemoryOutbox:
             )
         else:
             loss.count += 1
-            loss.last, loss.last_time_ns = message.sequence, message.time_ns
+            loss.first, loss.last = min(loss.first, message.sequence), max(loss.last, message.sequence)
+            loss.first_time_ns = min(loss.first_time_ns, message.time_ns)
+            loss.last_time_ns = max(loss.last_time_ns, message.time_ns)
 
 
 class MemoryJournal:

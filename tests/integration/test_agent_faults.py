@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from desk import Desk, RunAgent, desk
@@ -131,54 +133,92 @@ async def test_a_bench_without_any_usable_device_is_at_fault(
             assert "plc is offline" in (await one.until_state("fault"))["reason"]
 
 
-@pytest.fixture
-async def silent_port() -> AsyncIterator[int]:
-    """A port that takes connections and requests, and never answers."""
-    leave = asyncio.Event()
+WRITES = {5, 6, 15, 16}
+"""The functions that write (Modbus Application Protocol V1.1b3, section 6)."""
 
+
+@pytest.fixture
+async def deaf_plc(tmp_path: Path) -> AsyncIterator[int]:
+    """The port of a PLC that answers reads and never a write."""
+    path = tmp_path / "deaf.yaml"
+    path.write_text(profile_of(PLC.format(port=502)))
+    async with SIMULATOR.start(load_profile(path, {}).devices) as devices:
+        behind = devices["plc"].connection.port
+
+        async def without_writes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    head = await reader.readexactly(6)
+                    rest = await reader.readexactly(int.from_bytes(head[4:], "big"))
+                    if rest[1] not in WRITES:
+                        writer.write(head + rest)
+            writer.close()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", behind)
+            await asyncio.gather(without_writes(reader, back_writer), pipe(back_reader, writer))
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+        await server.wait_closed()
+
+
+WRITE = {"op": "write", "device": "plc", "values": {"setpoint": 5}}
+
+
+async def test_a_write_without_an_answer_times_out_once_and_other_devices_do_not_wait(
+    broker: Broker, run_agent: RunAgent, deaf_plc: int, tmp_path: Path
+) -> None:
+    async with psu(tmp_path) as present, desk(broker.url, "rig") as one:
+        async with run_agent(profile_of(PLC.format(port=deaf_plc), present), broker.url, sil=False):
+            await one.until_state("available")
+            slow = await one.post(WRITE)
+            in_line = await one.post(WRITE, absolute_expiry_ms=time.time_ns() // 1_000_000 + 200)
+            assert (await one.ask("write", device="psu", values={"voltage": 5.0}))["status"] == "ok"
+            assert not [body for message, body in one.results if message.correlation_id == slow]
+            (answer,) = await one.answers(slow)
+            assert (answer["status"], answer["code"]) == ("failed", "timeout")
+            # Judged again right before the device would be touched.
+            (answer,) = await one.answers(in_line)
+            assert (answer["status"], answer["code"]) == ("rejected", "expired")
+
+
+async def test_a_stop_answers_what_is_under_way(
+    broker: Broker, run_agent: RunAgent, deaf_plc: int, tmp_path: Path
+) -> None:
+    profile = profile_of(PLC.format(port=deaf_plc))
+    async with desk(broker.url, "rig") as one:
+        async with run_agent(profile, broker.url, sil=False):
+            await one.until_state("available")
+            under_way = await one.post(WRITE)
+            waiting = await one.post(WRITE)
+            await one.ask("ping")
+        (answer,) = await one.answers(under_way)
+        assert (answer["status"], answer["code"]) == ("failed", "timeout")
+        await one.until_state("offline")
+        assert not [body for message, body in one.results if message.correlation_id == waiting]
+        # The one that had not begun went back to the broker: the next agent has it.
+        async with run_agent(profile, broker.url, sil=False):
+            assert (await one.answers(waiting))[0]["code"] in ("timeout", "disconnected")
+
+
+async def test_a_device_that_never_answers_is_offline_with_the_reason(
+    broker: Broker, run_agent: RunAgent, tmp_path: Path
+) -> None:
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1000):
             pass
         writer.close()
 
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-        server.close_clients() if hasattr(server, "close_clients") else leave.set()
-
-
-async def test_a_silent_device_times_out_and_the_others_do_not_wait(
-    broker: Broker, run_agent: RunAgent, silent_port: int, tmp_path: Path
-) -> None:
-    async with psu(tmp_path) as present, desk(broker.url, "rig") as one:
-        async with run_agent(profile_of(PLC.format(port=silent_port), present), broker.url, sil=False):
-            await one.until_state("degraded")
-            slow = await one.post({"op": "write", "device": "plc", "values": {"setpoint": 5}})
-            quick = await one.post({"op": "write", "device": "psu", "values": {"voltage": 5.0}})
-            assert (await one.answers(quick))[0]["status"] == "ok"
-            assert not [body for message, body in one.results if message.correlation_id == slow]
-            (answer,) = await one.answers(slow)
-            assert (answer["status"], answer["code"]) == ("failed", "timeout")
-            assert one.samples("plc")[-1]["bad"]["speed"] == "timeout"
-
-
-async def test_a_stop_answers_what_is_under_way(
-    broker: Broker, run_agent: RunAgent, silent_port: int, tmp_path: Path
-) -> None:
-    async with psu(tmp_path) as present, desk(broker.url, "rig") as one:
-        async with run_agent(profile_of(PLC.format(port=silent_port), present), broker.url, sil=False):
-            await one.until_state("degraded")
-            write = {"op": "write", "device": "plc", "values": {"setpoint": 5}}
-            under_way = await one.post(write)
-            waiting = await one.post(write)
-            await one.ask("ping")
-        (answer,) = await one.answers(under_way)
-        assert (answer["status"], answer["code"]) in {("failed", "timeout"), ("indeterminate", "")}
-        await one.until_state("offline")
-        assert not [body for message, body in one.results if message.correlation_id == waiting]
-        # The one that had not begun went back to the broker: the next agent has it.
-        async with run_agent(profile_of(PLC.format(port=silent_port), present), broker.url, sil=False):
-            assert (await one.answers(waiting))[0]["code"] == "timeout"
+    profile = profile_of(PLC.format(port=server.sockets[0].getsockname()[1]))
+    async with server, desk(broker.url, "rig") as one, run_agent(profile, broker.url, sil=False):
+        said = await one.until_state("fault")
+        assert "did not answer in 500ms" in said["devices"]["plc"]["reason"]
+        samples = await one.until(lambda: one.samples("plc"))
+        assert samples[-1]["bad"].keys() == {"speed", "setpoint"}
+        assert (await one.ask("read", device="plc"))["status"] == "failed"
 
 
 async def test_events_of_an_outage_come_in_order_and_whole(run_agent: RunAgent, unused_port: int) -> None:
@@ -204,10 +244,13 @@ async def test_what_an_outage_cost_is_said(run_agent: RunAgent, unused_port: int
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
         async with Broker("127.0.0.1", unused_port), desk(url, "rig") as one:
-            ((_, loss), *_) = await one.until(lambda: one.of_type("loss"))
-            assert loss["source"] == "/benches/rig/devices/psu"
+            loss = (await one.until(lambda: losses(one)))[0]
             assert loss["reason"] == "too-old"
             assert loss["count"] == int(loss["last"]) - int(loss["first"]) + 1
+
+
+def losses(one: Desk) -> list[dict[str, Any]]:
+    return [body for _, body in one.of_type("loss") if body["source"] == "/benches/rig/devices/psu"]
 
 
 async def until_waiting(outbox: object, count: int) -> None:
