@@ -139,7 +139,7 @@ class ModbusDriver:
             return samples[0]
         values = {name: value for sample in samples for name, value in sample.values.items()}
         bad = {name: quality for sample in samples for name, quality in sample.bad.items()}
-        return Sample(samples[0].time_ns if samples else time.time_ns(), values, bad)
+        return Sample(samples[0].time_ns, values, bad)
 
     async def write(self, values: Mapping[str, Value]) -> Sample:
         """Writes values, and says what they are after rounding to what the registers hold.

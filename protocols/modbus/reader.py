@@ -1,5 +1,6 @@
 """Reads blocks of points over a station and turns the answers into samples."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from operator import is_
 from typing import TypeVar
@@ -90,7 +91,7 @@ class Reading:
             DriverError: the line is not open.
         """
         answers = await self._station.exchange([reader.request for reader in self._readers], urgent)
-        self.answered, self.error = False, None
+        self.answered, self.error = not answers, None
         results: list[_Result] = []
         for reader, answer in zip(list(self._readers), answers, strict=True):
             values, bad = reader.take(answer)
@@ -103,7 +104,7 @@ class Reading:
                 results.extend(await self._isolate(reader, urgent))
             else:
                 results.append((answer.time_ns, values, bad))
-        return list(self._samples(results))
+        return list(self._samples(results)) or [self.failed(time.time_ns(), Quality.BAD_CONFIG)]
 
     def failed(self, time_ns: int, quality: Quality) -> Sample:
         """A sample of all points without a value, where nothing was asked."""

@@ -98,7 +98,9 @@ async def tcp_device(
     transport = "tls" if tls else "rtu-tcp" if rtu_frames else "tcp"
     async with server:
         yield {"transport": transport, "host": host, "port": port, "unit": UNIT}
-        _, late = await asyncio.wait(serving, timeout=PATIENCE_S) if serving else ((), ())
+        late = {task for task in serving if not task.done()}
+        if late:
+            _, late = await asyncio.wait(late, timeout=PATIENCE_S)
         assert not late, "the driver left a connection open"
     if failures:
         raise failures[0]
