@@ -35,7 +35,7 @@ def encoder(point: ModbusPoint) -> Encode:
 def _limits(point: ModbusPoint) -> tuple[float, float]:
     """The lowest and highest value in engineering units that a number's type can hold."""
     if point.type in _LARGEST:
-        reach = _LARGEST[point.type] * abs(point.scale)
+        reach = min(_LARGEST[point.type] * abs(point.scale), _LARGEST["float64"])
         return point.offset - reach, point.offset + reach
     low, high = sorted(map(point.codec.linear.value, PointCodec.raw_range(point)))
     if point.codec.integral:
