@@ -258,7 +258,7 @@ VALUES = st.recursive(
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 def test_a_good_profile_with_one_value_changed(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
