@@ -206,7 +206,12 @@ class Client:
             context = options.tls_context()
             async with asyncio.timeout(options.connect_timeout):
                 await asyncio.get_running_loop().create_connection(
-                    lambda: connection, options.host, options.port, ssl=context
+                    lambda: connection,
+                    options.host,
+                    options.port,
+                    ssl=context,
+                    # Artemis does not answer the end of TLS after it refused credentials.
+                    ssl_shutdown_timeout=None if context is None else options.close_timeout,
                 )
         except (OSError, TimeoutError) as error:
             raise _ConnectFailed(_explain(options, error)) from error
