@@ -1,6 +1,7 @@
 """A bench run, watched and commanded from the command line, over the embedded broker."""
 
 import asyncio
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,31 @@ async def test_a_port_that_is_taken_is_a_sentence(broker: str) -> None:
     assert finished.code == 3
     assert "cannot listen on 127.0.0.1:" in finished.err
     assert "Traceback" not in finished.err
+
+
+async def test_a_broker_with_a_password(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("correct horse\n")
+    login = ["--username", "joe", "--password-file", str(password)]
+    async with running("broker", "--listen", "127.0.0.1:0", "--json", *login) as process:
+        url = json.loads(await process.line())["url"]
+        ask = ["send", "rig-07", "ping", "--timeout", "500ms", "--broker", url]
+        let_in = await hilgate(*ask, *login, "--allow-plain")
+        assert (let_in.code, "No answer from rig-07" in let_in.err) == (4, True)
+        in_clear = await hilgate(*ask, *login)
+        assert (in_clear.code, "without TLS" in in_clear.err) == (2, True)
+        password.write_text("wrong")
+        refused = await hilgate(*ask, *login, "--allow-plain")
+        assert (refused.code, "does not accept the credentials of user joe" in refused.err) == (4, True)
+        assert "wrong" not in refused.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_send_says_so(number: signal.Signals) -> None:
+    async with running("broker", "--listen", "127.0.0.1:0", "--json") as process:
+        url = json.loads(await process.line())["url"]
+        async with running("send", "rig-99", "ping", "--timeout", "1min", "--broker", url) as sending:
+            await process.until(lambda said: any(queue["messages"] for queue in said.get("queues", [])))
+            finished = await sending.end(number)
+    assert finished.code == 130
+    assert "not known whether the command was carried out" in finished.err
