@@ -14,7 +14,8 @@ from protocols.modbus.config import ModbusDevice
 from protocols.modbus.driver import ModbusDriver
 from protocols.modbus.framing import Frame, MbapFramer, RtuRequestFramer, mbap, rtu
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
+TIMEOUT_S = 0.4  # long enough for a busy machine, short enough to wait for
 UNIT = 7
 POINTS: dict[str, Any] = {
     "a": {"table": "holding", "address": 0},
@@ -131,7 +132,7 @@ async def serial_device(script: Script) -> AsyncIterator[dict[str, Any]]:
 def device(connection: Mapping[str, Any], **fields: Any) -> ModbusDevice:
     """A device with two holding registers, unless said otherwise."""
     whole = {"protocol": "modbus", "connection": connection, "address_base": 0, "points": POINTS}
-    return ModbusDevice.model_validate(whole | {"timeout": "150ms", "gap": 0} | fields).named("plc")
+    return ModbusDevice.model_validate(whole | {"timeout": TIMEOUT_S, "gap": 0} | fields).named("plc")
 
 
 @contextlib.asynccontextmanager

@@ -154,7 +154,7 @@ async def test_a_dead_unit_does_not_slow_the_living(serial: bool) -> None:
                 peer.answer(request)
 
     shared: dict[object, object] = {}
-    fields: dict[str, Any] = {"timeout": "50ms", "poll": "20ms"}
+    fields: dict[str, Any] = {"timeout": "250ms", "poll": "20ms"}
     place = serial_device(script) if serial else tcp_device(script)
     async with (
         place as connection,
@@ -170,9 +170,9 @@ async def test_a_dead_unit_does_not_slow_the_living(serial: bool) -> None:
         begun, before = loop.time(), len(living_heard.samples)
         await living_heard.until(lambda: len(living_heard.samples) >= before + 50)
         took = loop.time() - begun
-        # 50 cycles of 20 ms, and a timeout of 50 ms now and then
-        assert took < 2.0
-        assert len([when for when in dead_asked if when > begun]) <= 1 + took / 0.1
+        # 50 cycles of 20 ms and a timeout of 250 ms now and then, where one in each cycle would take 13 s
+        assert took < 6.0
+        assert len([when for when in dead_asked if when > begun]) <= 1 + took / 0.5
         assert all(not sample.bad for sample in living_heard.samples)
         assert dead_heard.samples[-1].bad == {"a": Quality.TIMEOUT, "b": Quality.TIMEOUT}
         dying = False

@@ -8,7 +8,17 @@ import tty
 from collections.abc import Callable
 
 import pytest
-from scripted import UNIT, Peer, connected, device, right_answer, running, serial_device, tcp_device
+from scripted import (
+    TIMEOUT_S,
+    UNIT,
+    Peer,
+    connected,
+    device,
+    right_answer,
+    running,
+    serial_device,
+    tcp_device,
+)
 
 from protocols.base import DriverError, Quality
 from protocols.modbus import pdu
@@ -26,7 +36,7 @@ async def test_a_late_answer_on_rtu_is_not_the_next_ones(serial: bool) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer_next()
         late = await peer.request()
-        await asyncio.sleep(0.2)  # the fault itself: after the timeout of 150 ms, before the next request
+        await asyncio.sleep(TIMEOUT_S * 1.3)  # the fault itself: later than allowed, before the next request
         peer.answer(late)
         await peer.answer_next()
 
@@ -257,11 +267,11 @@ async def test_random_answers_are_never_values() -> None:
 
     async with tcp_device(script) as connection:
         for _ in range(60):
-            async with connected(connection, timeout="20ms") as driver:
-                try:
+            try:
+                async with connected(connection, timeout="50ms") as driver:
                     assert (await driver.read(["b"])).values == {"b": 100}
-                except DriverError as error:
-                    assert error.code in ("timeout", "device-error", "disconnected")
+            except DriverError as error:
+                assert error.code in ("timeout", "device-error", "disconnected")
 
 
 async def test_a_peer_that_says_nothing_is_given_up() -> None:
@@ -270,7 +280,10 @@ async def test_a_peer_that_says_nothing_is_given_up() -> None:
         while True:
             await peer.request()
 
-    async with tcp_device(script) as connection, connected(connection, poll="20ms", timeout="50ms") as driver:
+    async with (
+        tcp_device(script) as connection,
+        connected(connection, poll="20ms", timeout="200ms") as driver,
+    ):
         async with running(driver) as heard:
             await heard.until(lambda: heard.states)
             assert "did not answer" in heard.states[0][1]
