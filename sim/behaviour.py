@@ -43,7 +43,7 @@ class _Part(BaseModel):
 class Periodic(_Part):
     """What all periodic waves have."""
 
-    period: Duration = Field(gt=0)
+    period: Duration = Field(gt=0, description="Time from one beginning to the next.")
     phase: float = Field(0.0, description="Degrees by which the wave is ahead.")
 
 
@@ -75,7 +75,7 @@ class Walk(_Part):
     min: float
     max: float
     step: float = Field(gt=0, description="Standard deviation of the change in one interval.")
-    interval: Duration = Field(0.1, gt=0)
+    interval: Duration = Field(0.1, gt=0, description="Time from step to step.")
     start: float | None = Field(None, description="First value; the middle by default.")
 
     @model_validator(mode="after")
@@ -109,13 +109,13 @@ _SOURCES = ("constant", "ramp", "sine", "square", "walk", "csv", "follow")
 class Spec(_Part):
     """What one point does: one source, and noise on top. A bare value is short for `{constant: value}`."""
 
-    constant: _Value | None = None
-    ramp: Ramp | None = None
-    sine: Sine | None = None
-    square: Square | None = None
-    walk: Walk | None = None
-    csv: Playback | None = None
-    follow: Name | None = Field(None, description="A writable point of this device.")
+    constant: _Value | None = Field(None, description="Stays; long for a bare value, where noise is wanted.")
+    ramp: Ramp | None = Field(None, description="Rises from one value to another, again and again.")
+    sine: Sine | None = Field(None, description="Swings between two values.")
+    square: Square | None = Field(None, description="Two values in turn.")
+    walk: Walk | None = Field(None, description="Moves at random between two values.")
+    csv: Playback | None = Field(None, description="Plays back a recording.")
+    follow: Name | None = Field(None, description="Goes to what was written to this point of the device.")
     tau: Duration = Field(0.0, ge=0, description="With follow: time constant of the first-order lag.")
     gain: float = Field(1.0, description="With follow: factor on the followed value.")
     offset: float = Field(0.0, description="With follow: added to the followed value.")
