@@ -58,7 +58,8 @@ class Client:
 
     def _give_up(self) -> None:
         self.connection.abort()
-        self._broker.clients.discard(self)  # where TLS never got so far, there is no on_lost
+        self.connection.discard()  # where TLS never got so far there is no socket to lose
+        self._broker.clients.discard(self)
 
     def _serve_producer(self, link: ReceiverLink) -> None:
         router = self._broker.router

@@ -71,7 +71,8 @@ class Broker:
             self._host,
             self._port,
             ssl=self._tls,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._tls else None,
+            # Sooner than a client is given up: what was given up must not come to life again.
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT / 2 if self._tls else None,
         )
         self._port = self._server.sockets[0].getsockname()[1]
         self._sweep()

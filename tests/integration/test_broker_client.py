@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+
+from waiting import until
 
 from protocols.amqp.client import (
     Address,
@@ -17,15 +19,8 @@ from protocols.amqp.client import (
 from protocols.amqp.codec import Message, encode
 from sim.broker import Broker
 
-TIMEOUT = 10.0
 COMMANDS = Address("hil.rig.commands", "queue")
 EVENTS = Address("hil.rig.events.pump", "topic")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Inbox:
@@ -165,9 +160,7 @@ async def test_a_broker_that_gives_no_credit_is_called_blocked_and_not_left(brok
             await until(lambda: LinkState.BLOCKED in states.seen)
             broker.withhold_credit(False)
         assert sending.result()[0].kind is OutcomeKind.ACCEPTED
-        assert (
-            states.seen.count(LinkState.CONNECTED) <= 2
-        )
+        assert states.seen.count(LinkState.CONNECTED) <= 2
         assert LinkState.CONNECTING not in states.seen[states.seen.index(LinkState.CONNECTED) :]
 
 

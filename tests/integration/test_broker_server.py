@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import proton
 import pytest
 import trustme
+from waiting import until
 
 from protocols.amqp.engine import ClientSasl, Connection, Open
 from protocols.amqp.links import Delivery, Link, ReceiverLink, SenderLink
@@ -16,13 +17,6 @@ from sim.broker import Broker, Limits
 
 TIMEOUT = 5.0
 OPEN = b"AMQP\x00\x01\x00\x00" + bytes.fromhex("00000011 02000000 005310c00401a10178")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for something that other tasks and sockets bring about."""
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def encoded(body: str, **fields: object) -> bytes:
