@@ -40,6 +40,11 @@ def _explain(error: BaseException) -> tuple[str, int]:
         error = error.exceptions[0]
     if isinstance(error, OSError) and error.strerror:
         return ": ".join(filter(None, (error.filename, error.strerror))), Exit.FAILED
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"this needs the package {error.name}: install hilgate with the extra that brings it",
+            Exit.FAILED,
+        )
     return f"internal error: {type(error).__name__}: {error} (hilgate --debug ... shows where)", Exit.INTERNAL
 
 
