@@ -6,6 +6,7 @@ import sys
 NAMES = {
     "modbus": "benchmarks.modbus_client",
     "amqp": "benchmarks.amqp_engine",
+    "broker": "benchmarks.broker",
     "rate": "benchmarks.agent_rate",
     "command": "benchmarks.command_round_trip",
     "idle": "benchmarks.agent_idle",
