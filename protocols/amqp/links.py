@@ -250,8 +250,8 @@ class ReceiverLink(Link):
 
     def on_delivery(self, delivery: Any) -> None:
         """Takes a delivery event: reads what has come, and hands over the message once it is whole."""
-        if delivery in self._unsettled or not pn.pn_delivery_readable(delivery):
-            return  # stale, or only the sender's settlement
+        if not self.attached or delivery in self._unsettled or not pn.pn_delivery_readable(delivery):
+            return  # for a link that is being closed, only the sender's settlement, or stale
         if pn.pn_delivery_aborted(delivery):
             self._partial.pop(delivery, None)
             pn.pn_delivery_settle(delivery)
@@ -325,7 +325,7 @@ class Delivery:
         self._settled = settled
 
     @property
-    def presettled(self) -> bool:
+    def settled(self) -> bool:
         """Whether nothing is left to settle: the sender settled it, or `settle` was called."""
         return self._settled
 
