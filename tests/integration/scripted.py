@@ -5,10 +5,10 @@ import contextlib
 import os
 import ssl
 import tty
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from protocols.base import DeviceState, Sample
+from protocols.base import DeviceState, Quality, Sample, Value
 from protocols.modbus import pdu
 from protocols.modbus.config import ModbusDevice
 from protocols.modbus.driver import ModbusDriver
@@ -69,6 +69,30 @@ def right_answer(request: bytes) -> bytes:
 
 
 Script = Callable[[Peer], Awaitable[None]]
+
+
+async def always_right(peer: Peer) -> None:
+    """Each register holds its own address, whatever is asked."""
+    while True:
+        await peer.answer_next()
+
+
+def recorded(seen: list[bytes], lacking: tuple[int, ...] = ()) -> Any:
+    """A device that takes every request it does not lack, and keeps them."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            seen.append(request.pdu)
+            function = request.pdu[0]
+            if function in lacking:
+                peer.send(peer.frame(request, pdu.exception_answer(function, 1)))
+            elif function in (1, 2, 3, 4):
+                peer.answer(request)
+            else:
+                peer.send(peer.frame(request, pdu.write_answer(request.pdu)))
+
+    return script
 
 
 @contextlib.asynccontextmanager
@@ -176,6 +200,19 @@ class Heard:
             while not true():
                 self._news.clear()
                 await self._news.wait()
+
+
+def said(samples: Sequence[Sample]) -> tuple[dict[str, Value], dict[str, Quality]]:
+    """All values and qualities of samples that do not contradict each other, however they were divided."""
+    values: dict[str, Value] = {}
+    bad: dict[str, Quality] = {}
+    for sample in samples:
+        values.update(sample.values)
+        bad.update(sample.bad)
+    for sample in samples:
+        assert sample.values.items() <= values.items()
+        assert not sample.values.keys() & bad.keys()
+    return values, bad
 
 
 @contextlib.asynccontextmanager

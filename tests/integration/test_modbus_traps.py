@@ -1,10 +1,8 @@
 """What real lines do to a client: late, torn, mixed up and false answers. Never a wrong value."""
 
 import asyncio
-import os
 import random
 import time
-import tty
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +10,7 @@ from scripted import (
     TIMEOUT_S,
     UNIT,
     Peer,
+    always_right,
     connected,
     device,
     right_answer,
@@ -24,11 +23,6 @@ from protocols.base import DriverError, Quality
 from protocols.modbus import pdu
 from protocols.modbus.driver import ModbusDriver
 from protocols.modbus.framing import Frame, mbap, rtu
-
-
-async def always_right(peer: Peer) -> None:
-    while True:
-        await peer.answer_next()
 
 
 @pytest.mark.parametrize("serial", [True, False])
@@ -314,14 +308,6 @@ async def test_nobody_listens(unused_port: int) -> None:
     await driver.close()
 
 
-async def test_there_is_no_such_port() -> None:
-    driver = ModbusDriver(device({"transport": "rtu", "port": "/dev/ttyNONE9"}), {})
-    with pytest.raises(DriverError, match="/dev/ttyNONE9 cannot be opened") as failed:
-        await driver.connect()
-    assert failed.value.code == "disconnected"
-    await driver.close()
-
-
 async def test_a_cancelled_read_leaves_the_line_usable() -> None:
     asked = asyncio.Event()
     go_on = asyncio.Event()
@@ -383,29 +369,3 @@ async def test_the_wall_clock_of_a_sample_is_that_of_its_answer() -> None:
     assert (first.values, second.values) == ({"a": 0}, {"b": 100})
     assert second.time_ns - first.time_ns >= 45_000_000
     assert now - second.time_ns < 2_000_000_000
-
-
-async def test_a_serial_port_that_goes_away_is_lost() -> None:
-    ours, theirs = os.openpty()
-    tty.setraw(theirs)
-    connection = {"transport": "rtu", "port": os.ttyname(theirs), "unit": UNIT}
-    driver = ModbusDriver(device(connection, points={}, timeout="60s"), {})
-    try:
-        await driver.connect()
-        calling = asyncio.create_task(driver.call("exception-status", {}))
-        await asyncio.sleep(0)
-        os.close(theirs)
-        os.close(ours)
-        with pytest.raises(DriverError, match="the connection was lost") as failed:
-            await calling
-        assert failed.value.code == "disconnected"
-    finally:
-        await driver.close()
-
-
-async def test_a_serial_port_is_opened_by_one_only() -> None:
-    async with serial_device(always_right) as connection, connected(connection):
-        second = ModbusDriver(device(connection), {})
-        with pytest.raises(DriverError, match="cannot be opened"):
-            await second.connect()
-        await second.close()
