@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _HOST = "127.0.0.1"
 _USUAL_PORT = 5672
 _CONNECT_TIMEOUT_S = 5.0
-_OTHER_LINES = 12
-"""Lines around the points: headings, the commands to try and their frame."""
+_OTHER_LINES = 9
+"""Lines around the points and the commands to try: headings, a reason, what is left out, frame."""
 
 
 def demo(
@@ -143,13 +143,14 @@ async def _draw(
         for device, config in profile.devices.items()
         for point, about in config.points.items()
     }
-    hint = render.commands(examples.commands(profile, settings.bench, settings.broker))
+    lines = examples.commands(profile, settings.bench, settings.broker)
+    hint = render.commands(lines)
     console = output.console()
 
     def picture(now: float, width: int, height: int | None) -> RenderableType:
         if height is None:
             return render.bench(board, units, now, width)
-        return Group(render.bench(board, units, now, width, rows=height - _OTHER_LINES), hint)
+        return Group(render.bench(board, units, now, width, rows=height - _OTHER_LINES - len(lines)), hint)
 
     if not console.is_terminal:
         console.print(hint)

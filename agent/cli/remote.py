@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from agent.cli.exits import Exit, Failure
+from agent.cli.output import say
 from agent.cli.tasks import beside
 from agent.connection import client_options
 from agent.settings import Settings
@@ -18,7 +19,7 @@ EVENT_CREDIT = 500
 
 @contextlib.asynccontextmanager
 async def connected(settings: Settings, timeout: float) -> AsyncIterator[Client]:
-    """A client that is connected; once it was, it reconnects by itself until the body ends.
+    """A client that is connected; once it was, it reconnects by itself until the body ends, and says so.
 
     Raises:
         Failure: with the no-answer code: the first attempt failed, or took more than `timeout` seconds.
@@ -26,7 +27,9 @@ async def connected(settings: Settings, timeout: float) -> AsyncIterator[Client]
     tried: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def on_state(state: LinkState, reason: str) -> None:
-        if not tried.done() and (state is not LinkState.CONNECTING or reason):
+        if tried.done():
+            say(f"hilgate: {reason}")
+        elif state is not LinkState.CONNECTING or reason:
             tried.set_result("" if state is not LinkState.CONNECTING else reason)
 
     try:

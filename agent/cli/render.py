@@ -87,7 +87,7 @@ def bench(board: Board, units: Units, now: float, width: int, *, rows: int | Non
     for line in shown:
         made.add_row(*line)
     if len(shown) < len(lines):
-        made.add_row(Text(f"… and {len(lines) - len(shown)} more; enlarge the terminal", "dim"))
+        made.add_row(Text(f"… and {len(lines) - len(shown)} more", "dim"))
     return Group(_bench_head(board, now), made)
 
 

@@ -57,9 +57,11 @@ def send(
 
     The exit code says how it went: 0 ok, 1 rejected (nothing was done), 3 failed or not known, 4 no answer.
     """
+    from agent import logs
     from agent.cli import configuration, loop, output, request
 
     body = request.body(op, words or [], verify=verify, reason=reason)
+    logs.setup("text", "error")  # what the connection is like, the command says itself
     chosen = configuration.client_settings(settings, {"bench": bench} | options.broker_fields(ctx))
     began = time.monotonic()
     result = loop.execute(lambda stop: _exchange(stop, chosen, body, timeout))

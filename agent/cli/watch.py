@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 10.0
 _DESCRIBE_TIMEOUT_S = 2.0
-_OTHER_LINES = 5
-"""Lines around the points."""
+_OTHER_LINES = 7
+"""Lines around the points: headings, a reason, what is left out."""
 
 
 def watch(
@@ -41,8 +41,10 @@ def watch(
 
     It ends with Ctrl-C, or after --for.
     """
+    from agent import logs
     from agent.cli import configuration, loop
 
+    logs.setup("text", "error")  # what the connection is like, the command says itself
     chosen = configuration.client_settings(settings, {"bench": bench or "all"} | options.broker_fields(ctx))
     show = _print_events if as_json else _draw
     loop.execute(lambda stop: show(stop, seconds, chosen, bench))

@@ -125,6 +125,7 @@ async def test_a_bench_that_is_not_there_is_exit_4(broker: str) -> None:
     finished = await hilgate("send", "rig-99", "ping", "--timeout", "500ms", "--broker", broker)
     assert finished.code == 4
     assert finished.err.startswith("hilgate: No answer from rig-99 within 0.5 s")
+    assert finished.out == ""
 
 
 @pytest.mark.parametrize("words", [["send", "rig-07", "ping"], ["watch"], ["watch", "rig-07", "--json"]])
@@ -134,6 +135,7 @@ async def test_a_broker_that_is_not_there_is_exit_4_and_a_sentence(words: list[s
     assert finished.err.startswith("hilgate: No connection to the broker: ")
     assert "127.0.0.1:1" in finished.err
     assert len(finished.err.splitlines()) == 1
+    assert finished.out == ""
 
 
 async def test_the_agent_waits_for_its_broker(profile: str) -> None:
@@ -200,3 +202,18 @@ async def test_an_interrupted_send_says_so(number: signal.Signals) -> None:
             finished = await sending.end(number)
     assert finished.code == 130
     assert "not known whether the command was carried out" in finished.err
+
+
+async def test_watch_says_that_the_broker_went_and_came_back() -> None:
+    async with running("broker", "--listen", "127.0.0.1:0", "--json") as process:
+        url = json.loads(await process.line())["url"]
+        async with running("watch", "--broker", url) as watch:
+            assert watch.process.stderr is not None
+            await process.until(lambda said: any(queue["consumers"] for queue in said.get("queues", [])))
+            assert (await process.end()).code == 0
+            async with asyncio.timeout(20):
+                assert b"ended the connection" in await watch.process.stderr.readline()
+                assert b"is it running?" in await watch.process.stderr.readline()
+                async with running("broker", "--listen", url.removeprefix("amqp://")):
+                    assert b"connected to" in await watch.process.stderr.readline()
+            assert (await watch.end()).code == 0
