@@ -37,8 +37,10 @@ _ORDERS = {"ABCD": (False, ">"), "BADC": (True, ">"), "CDAB": (True, "<"), "DCBA
 
 Raw = Any
 """What `struct` makes of a point's bytes: an int, a float or bytes."""
-Decode = Callable[[bytes], tuple[dict[str, Value], dict[str, Quality]]]
-"""The data of one block to the good values and, for the other points, what is wrong."""
+Decoded = tuple[dict[str, Value], dict[str, Quality]]
+"""The good values of points and, for the others, what is wrong."""
+Decode = Callable[[bytes], Decoded]
+"""Takes the data of one block."""
 
 
 def swap_bytes(data: bytes) -> bytes:
@@ -255,21 +257,34 @@ class _Group:
             end = offset * 2 + struct.calcsize("=" + codec.format)
         self.unpack = struct.Struct(layout).unpack_from
 
-    def decode(self, data: bytes, values: dict[str, Value], bad: dict[str, Quality]) -> None:
-        self._each(self.unpack(data), values, bad)
+    def decode(self, data: bytes) -> Decoded:
+        return self._each(self.unpack(data))
 
-    def _each(self, raws: tuple[Raw, ...], values: dict[str, Value], bad: dict[str, Quality]) -> None:
+    def _each(self, raws: tuple[Raw, ...]) -> Decoded:
+        values: dict[str, Value] = {}
+        bad: dict[str, Quality] = {}
         for codec, raw in zip(self._codecs, raws, strict=True):
             value = codec.value(raw)
             if isinstance(value, Quality):
                 bad[codec.name] = value
             else:
                 values[codec.name] = value
+        return values, bad
 
 
 class _Plain(_Group):
-    def decode(self, data: bytes, values: dict[str, Value], bad: dict[str, Quality]) -> None:
-        values.update(zip(self.names, self.unpack(data), strict=True))
+    def decode(self, data: bytes) -> Decoded:
+        return dict(zip(self.names, self.unpack(data), strict=True)), {}
+
+
+class _Bits(_Group):
+    def __init__(self, codecs: Sequence[PointCodec], offsets: Sequence[int]) -> None:
+        super().__init__(codecs, offsets)
+        self._masks = [codec.mask for codec in codecs]
+
+    def decode(self, data: bytes) -> Decoded:
+        bits = [raw & mask != 0 for raw, mask in zip(self.unpack(data), self._masks, strict=True)]
+        return dict(zip(self.names, bits, strict=True)), {}
 
 
 class _Scaled(_Group):
@@ -277,9 +292,9 @@ class _Scaled(_Group):
         super().__init__(codecs, offsets)
         self._linear = [(codec.linear.p, codec.linear.o, codec.linear.q) for codec in codecs]
 
-    def decode(self, data: bytes, values: dict[str, Value], bad: dict[str, Quality]) -> None:
+    def decode(self, data: bytes) -> Decoded:
         pairs = zip(self.unpack(data), self._linear, strict=True)
-        values.update(zip(self.names, [(raw * p + o) / q for raw, (p, o, q) in pairs], strict=True))
+        return dict(zip(self.names, [(raw * p + o) / q for raw, (p, o, q) in pairs], strict=True)), {}
 
 
 class _Floats(_Group):
@@ -288,21 +303,22 @@ class _Floats(_Group):
         scaled = any(codec.scale != 1.0 or codec.offset != 0.0 for codec in codecs)
         self._linear = [(codec.scale, codec.offset) for codec in codecs] if scaled else None
 
-    def decode(self, data: bytes, values: dict[str, Value], bad: dict[str, Quality]) -> None:
+    def decode(self, data: bytes) -> Decoded:
         raws = self.unpack(data)
         numbers: Sequence[float] = raws
         if self._linear is not None:
             numbers = [raw * scale + offset for raw, (scale, offset) in zip(raws, self._linear, strict=True)]
         if math.isfinite(sum(numbers)):  # one NaN or infinity makes the sum one
-            values.update(zip(self.names, numbers, strict=True))
-        else:
-            self._each(raws, values, bad)
+            return dict(zip(self.names, numbers, strict=True)), {}
+        return self._each(raws)
 
 
 def _rule(codec: PointCodec) -> type[_Group]:
     if codec.is_float:
         return _Floats
-    if codec.type == "bool" or codec.length or codec.labels or codec.is_field or codec.type.startswith("bcd"):
+    if codec.type == "bool":
+        return _Bits
+    if codec.length or codec.labels or codec.is_field or codec.type.startswith("bcd"):
         return _Group
     if codec.linear.identity:
         return _Plain
@@ -326,15 +342,16 @@ def _groups(points: Sequence["ModbusPoint"], offsets: Sequence[int]) -> list[tup
 
 def compile_registers(points: Sequence["ModbusPoint"], offsets: Sequence[int]) -> Decode:
     """A decoder of a block of registers; `offsets` are the points' registers in the block."""
-    groups = _groups(points, offsets)
-    any_swapped = any(swapped for swapped, _ in groups)
+    (first_swapped, first), *others = _groups(points, offsets)
+    any_swapped = first_swapped or any(swapped for swapped, _ in others)
 
-    def decode(data: bytes) -> tuple[dict[str, Value], dict[str, Quality]]:
-        values: dict[str, Value] = {}
-        bad: dict[str, Quality] = {}
+    def decode(data: bytes) -> Decoded:
         views = (data, swap_bytes(data) if any_swapped else data)
-        for swapped, group in groups:
-            group.decode(views[swapped], values, bad)
+        values, bad = first.decode(views[first_swapped])
+        for swapped, group in others:
+            more, worse = group.decode(views[swapped])
+            values.update(more)
+            bad.update(worse)
         return values, bad
 
     return decode
@@ -358,7 +375,7 @@ def compile_bits(points: Sequence["ModbusPoint"], offsets: Sequence[int]) -> Dec
     names = [point.name for point in points]
     pick = itemgetter(*offsets, offsets[0])  # one more, so that it always gives a tuple
 
-    def decode(data: bytes) -> tuple[dict[str, Value], dict[str, Quality]]:
+    def decode(data: bytes) -> Decoded:
         return dict(zip(names, pick(unpack_bits(data)), strict=False)), {}
 
     return decode

@@ -96,10 +96,9 @@ class ModbusDriver:
         reading = Reading(self._device, poll.blocks, station, self._unit)
         schedule = Schedule(poll.period, station.line.now())
         while True:
-            due, missed = schedule.next(station.line.now())
-            if missed:
+            await asyncio.sleep(schedule.due - station.line.now())
+            if missed := schedule.begin(station.line.now()):
                 sink.missed(missed, poll.period)
-            await asyncio.sleep(due - station.line.now())
             if station.resting:
                 sink.sample(reading.failed(time.time_ns(), Quality.TIMEOUT))
                 continue

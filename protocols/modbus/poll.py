@@ -2,19 +2,20 @@
 
 
 class Schedule:
-    """Cycles at start + n * period: they do not drift, and what was missed is not made up."""
+    """Cycles at start + n * period, each within its period: no drift, and what was missed is skipped."""
 
     def __init__(self, period: float, start: float) -> None:
         self._period = period
         self._start = start
         self._cycle = -1
 
-    def next(self, now: float) -> tuple[float, int]:
-        """When the next cycle is due (first: at once), and how many were missed since the last one."""
-        if self._cycle < 0:
-            self._cycle = 0
-            return self._start, 0
-        cycle = max(self._cycle, int((now - self._start) // self._period)) + 1
-        missed = cycle - self._cycle - 1
-        self._cycle = cycle
-        return self._start + cycle * self._period, missed
+    @property
+    def due(self) -> float:
+        """When the next cycle begins; in the past, if it is late but still within its period."""
+        return self._start + (self._cycle + 1) * self._period
+
+    def begin(self, now: float) -> int:
+        """Begins the cycle of this time, and says how many were missed since the last one."""
+        before = self._cycle
+        self._cycle = max(before + 1, int((now - self._start) // self._period))
+        return self._cycle - before - 1
