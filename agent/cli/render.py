@@ -215,9 +215,13 @@ def _data(op: Any, data: Mapping[str, Any]) -> Iterable[RenderableType]:
 
 
 def _readings(data: Mapping[str, Any]) -> Table:
-    made = table("point", ">value", "quality", title=f"at {plain(data['time'])}" if "time" in data else None)
+    """Values that were read, or written and (with --verify) read back."""
+    back = data.get("read_back")
+    title = f"at {plain(data['time'])}" if "time" in data else None
+    made = table("point", ">value", ">read back" if back else "", title=title)
+    done = Text("good" if "time" in data else "written", "green")
     for name, item in data["values"].items():
-        made.add_row(plain(name), value(item), Text("good", "green"))
+        made.add_row(plain(name), value(item), value(back.get(name)) if isinstance(back, Mapping) else done)
     bad = data.get("bad")
     for name, reason in bad.items() if isinstance(bad, Mapping) else ():
         made.add_row(plain(name), value(None), Text.assemble(plain(reason), style="bold red"))

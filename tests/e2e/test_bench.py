@@ -100,6 +100,11 @@ async def test_tables_for_people(profile: str, broker: str) -> None:
         read = await hilgate("send", "rig-07", "read", "pump-plc", "--broker", broker)
         assert read.code == 0
         assert "good" in read.out
+        written = await hilgate(
+            "send", "rig-07", "write", "pump-plc", "setpoint=5", "--verify", "--broker", broker
+        )
+        assert written.code == 0
+        assert "read back" in written.out
         rejected = await hilgate("send", "rig-07", "read", "pump-plc", "sped", "--broker", broker)
         assert rejected.code == 1
         assert "unknown-point" in rejected.out

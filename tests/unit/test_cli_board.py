@@ -222,7 +222,17 @@ def test_what_a_peer_sends_cannot_steer_the_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [None, 3, [], {}, {"devices": 3}, {"values": {}}, {"values": {"a": 1}, "bad": 3}]
+    "data",
+    [
+        None,
+        3,
+        [],
+        {},
+        {"devices": 3},
+        {"values": {}},
+        {"values": {"a": 1}, "bad": 3},
+        {"values": {"a": 1}, "read_back": 3},
+    ],
 )
 def test_any_result_can_be_shown(data: Any) -> None:
     for op in ("describe", "read", "ping"):
