@@ -1,12 +1,12 @@
 """What all tests with real peers share: a missing peer skips them, or fails them where peers are required."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pytest
 import trustme
-from brokers import GET, Artemis, Broker, Certificates, RabbitMQ3, RabbitMQ4, Users
+from brokers import GET, Artemis, Broker, Certificates, Embedded, RabbitMQ3, RabbitMQ4, Users
 
 
 class Need(Protocol):
@@ -44,29 +44,46 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return made
 
 
-@pytest.fixture(scope="session", params=[Artemis, RabbitMQ3, RabbitMQ4], ids=lambda kind: kind.name)
-def broker(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    certificates: Certificates,
-    need: Need,
-) -> Iterator[Broker]:
-    """Each real AMQP broker in turn, started once for all tests that use it."""
-    kind: type[Broker] = request.param
-    need(kind.name, kind.why_missing(), GET)
-    one = kind(tmp_path_factory.mktemp(kind.name), certificates, Users())
-    try:
-        one.start()
-        yield one
-    finally:
+Brokers = Callable[[type[Broker]], Broker]
+
+
+@pytest.fixture(scope="session")
+def brokers(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates, need: Need
+) -> Iterator[Brokers]:
+    """Starts a kind of broker at its first use, and stops all at the end."""
+    running: dict[type[Broker], Broker] = {}
+
+    def get(kind: type[Broker]) -> Broker:
+        need(kind.name, kind.why_missing(), GET)
+        if kind not in running:
+            running[kind] = kind(tmp_path_factory.mktemp(kind.name), certificates, Users())
+            running[kind].start()
+        return running[kind]
+
+    yield get
+    for one in running.values():
         one.stop()
+
+
+@pytest.fixture(params=[Artemis, RabbitMQ3, RabbitMQ4], ids=lambda kind: kind.name)
+def broker(request: pytest.FixtureRequest, brokers: Brokers) -> Broker:
+    """Each real AMQP broker in turn."""
+    return brokers(request.param)
+
+
+@pytest.fixture(params=[Artemis, RabbitMQ3, RabbitMQ4, Embedded], ids=lambda kind: kind.name)
+def any_broker(request: pytest.FixtureRequest, brokers: Brokers) -> Broker:
+    """Each real AMQP broker in turn, and the embedded one."""
+    return brokers(request.param)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Adds the end of the broker's log to the report of a failed test."""
     report = yield
-    used = getattr(item, "funcargs", {}).get("broker")
+    fixtures = getattr(item, "funcargs", {})
+    used = fixtures.get("broker") or fixtures.get("any_broker")
     if report.failed and isinstance(used, Broker):
         tail = used.log.read_text(errors="replace").splitlines()[-40:]
         report.sections.append((f"log of {used.name}", "\n".join(tail)))

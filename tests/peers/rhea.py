@@ -84,7 +84,9 @@ class RheaDesk:
                     await self._news.wait()
                 return result
         except TimeoutError:
-            raise AssertionError(f"waited for {what}; rhea said last: {self.said[-5:]}") from None
+            raise AssertionError(
+                f"waited for {what}; rhea said last: {[str(line)[:400] for line in self.said[-4:]]}"
+            ) from None
 
     async def until_ready(self, times: int = 1) -> None:
         """Waits until all its subscriptions stand, for the `times`th time."""

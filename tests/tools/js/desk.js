@@ -21,6 +21,7 @@ const RECONNECT_MS = 300;
 
 let commands = null;
 let replyTo = null;
+let again = null;
 const unsent = [];
 
 function say(event, fields) {
@@ -95,12 +96,16 @@ function connect() {
 }
 
 container.on('connection_open', (context) => attach(context.connection));
-container.on('disconnected', () => {
-  say('disconnected', {});
-  commands = null;
-  replyTo = null;
-  setTimeout(connect, RECONNECT_MS);
-});
+// A broker that says goodbye gives 'connection_close', one that just goes 'disconnected'.
+for (const end of ['connection_close', 'disconnected']) {
+  container.on(end, () => {
+    commands = null;
+    replyTo = null;
+    if (again) return;
+    say('disconnected', {});
+    again = setTimeout(() => { again = null; connect(); }, RECONNECT_MS);
+  });
+}
 for (const what of ['connection_error', 'session_error', 'sender_error', 'receiver_error', 'error']) {
   container.on(what, (context) => {
     const error = context.error || context[what.split('_')[0]].error || context;
