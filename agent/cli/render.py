@@ -42,9 +42,9 @@ def plain(value: Any) -> Text:
     return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)))
 
 
-def table(*columns: str, title: str | None = None) -> Table:
+def table(*columns: str) -> Table:
     """A table in the one style that all of hilgate's have; a column named `>x` is set to the right."""
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
     return made
@@ -200,6 +200,8 @@ def result(body: Mapping[str, Any], seconds: float) -> RenderableType:
     if body.get("code"):
         head.append_text(Text.assemble("  ", plain(body["code"]), ": ", plain(body.get("message", ""))))
     data = body.get("data")
+    if isinstance(data, Mapping) and "values" in data and "time" in data:
+        head.append_text(Text.assemble("  at ", plain(data["time"]), style="dim"))
     return Group(head, *_data(body.get("op"), data)) if isinstance(data, Mapping) else head
 
 
@@ -217,8 +219,7 @@ def _data(op: Any, data: Mapping[str, Any]) -> Iterable[RenderableType]:
 def _readings(data: Mapping[str, Any]) -> Table:
     """Values that were read, or written and (with --verify) read back."""
     back = data.get("read_back")
-    title = f"at {plain(data['time'])}" if "time" in data else None
-    made = table("point", ">value", ">read back" if back else "", title=title)
+    made = table("point", ">value", ">read back" if back else "")
     done = Text("good" if "time" in data else "written", "green")
     for name, item in data["values"].items():
         made.add_row(plain(name), value(item), value(back.get(name)) if isinstance(back, Mapping) else done)
