@@ -57,7 +57,8 @@ def state(word: str) -> Text:
 
 def sparkline(values: Iterable[float], columns: int = TREND_COLUMNS) -> str:
     """A line of bars, the newest at the end, between the lowest and the highest value."""
-    trend = list(values)[-columns:]
+    trend = list(values)
+    trend = trend[max(len(trend) - columns, 0) :]
     if not trend:
         return ""
     # Halves, because the span of all there is would be infinite.

@@ -137,8 +137,10 @@ def test_the_trend_keeps_one_value_a_step() -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40))
-def test_a_sparkline_has_one_bar_a_value(trend: list[float]) -> None:
-    assert len(render.sparkline(trend)) == len(trend)
+def test_a_sparkline_has_one_bar_a_value_as_far_as_there_is_room(trend: list[float]) -> None:
+    assert len(render.sparkline(trend, 40)) == len(trend)
+    assert len(render.sparkline(trend, 10)) == min(len(trend), 10)
+    assert render.sparkline(trend, 0) == ""
 
 
 def test_a_sparkline_goes_from_lowest_to_highest() -> None:
