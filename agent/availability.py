@@ -12,11 +12,12 @@ from typing import Any, Literal
 import structlog
 
 from agent.bench import Bench
-from agent.clock import clock_status, rfc3339
+from agent.clock import clock_status
 from agent.events import LOSS, Events
 from agent.rivals import Rivals
 from agent.store import Store
 from protocols.base import DeviceState
+from protocols.timestamps import rfc3339
 
 State = Literal["starting", "available", "leased", "degraded", "fault", "maintenance", "stopping", "offline"]
 

@@ -6,8 +6,8 @@ from itertools import islice
 
 import msgspec
 
-from agent.clock import rfc3339
 from protocols.base import Batch, Quality, Sample, Value
+from protocols.timestamps import rfc3339
 
 _HEAD, _TAIL = b'{"samples":[', b"]}"
 _encode = msgspec.json.Encoder().encode

@@ -1,8 +1,7 @@
-"""Wall clock for stamps, and how far it can be trusted."""
+"""How far the wall clock can be trusted."""
 
 import ctypes
 import functools
-import time
 
 import msgspec
 
@@ -43,14 +42,3 @@ def clock_status() -> ClockStatus:
         return ClockStatus(synchronised=False, offset_s=0.0)
     scale = 1e-9 if timex.status & _STA_NANO else 1e-6
     return ClockStatus(not timex.status & _STA_UNSYNC, round(timex.offset * scale, 9))
-
-
-@functools.lru_cache(maxsize=8)
-def _second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-
-
-def rfc3339(time_ns: int) -> str:
-    """A wire time: nanoseconds since 1970 as RFC 3339 in UTC with nine decimals."""
-    second, fraction = divmod(time_ns, 1_000_000_000)
-    return f"{_second(second)}.{fraction:09d}Z"

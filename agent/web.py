@@ -8,7 +8,7 @@ from aiohttp import web
 
 from agent.availability import Availability
 from agent.bench import Bench
-from agent.clock import rfc3339
+from protocols.timestamps import rfc3339
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 

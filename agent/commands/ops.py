@@ -7,11 +7,11 @@ from typing import Any
 
 from agent.availability import Availability
 from agent.bench import Bench
-from agent.clock import rfc3339
 from agent.commands.parse import Command, object_field, text_field
 from agent.device import Device
 from agent.plugins import protocols
 from protocols.base import DriverError, Point, Refused, Sample, Value
+from protocols.timestamps import rfc3339
 
 DEVICE_OPS = ("read", "write", "call")
 

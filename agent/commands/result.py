@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.clock import rfc3339
 from protocols.base import DriverError, Refused
+from protocols.timestamps import rfc3339
 
 Status = Literal["ok", "rejected", "failed", "indeterminate"]
 

@@ -12,6 +12,7 @@ import msgspec
 
 from protocols.amqp.codec import CodecError, Message
 from protocols.amqp.types import Int, PropertyValue, Timestamp
+from protocols.timestamps import rfc3339
 
 _STRUCTURED = "application/cloudevents+json"
 _PREFIXES = ("cloudEvents:", "cloudEvents_")
@@ -65,7 +66,7 @@ def _structured(event: Event) -> bytes:
         "id": event.id,
         "source": event.source,
         "type": event.type,
-        "time": format_time(event.time_ns),
+        "time": rfc3339(event.time_ns),
         "sequence": str(event.sequence),
         "epoch": event.epoch,
         "mode": event.mode,
@@ -147,14 +148,6 @@ def _time(value: Any) -> int:
     if not isinstance(value, str):
         raise CodecError("the event has no time")
     return parse_time(value)
-
-
-def format_time(time_ns: int) -> str:
-    """RFC 3339 in UTC with nanoseconds as far as they are not zero, of a time since 1970."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    text = (_EPOCH + datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = f".{rest:09}".rstrip("0") if rest else ""
-    return f"{text}{fraction}Z"
 
 
 def parse_time(text: str) -> int:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.batch import Batcher
-from agent.clock import rfc3339
 from protocols.base import Batch, Quality, Sample
+from protocols.timestamps import rfc3339
 
 NEVER = 3600.0
 names = st.text("abcdefghij", min_size=1, max_size=8)
