@@ -8,6 +8,7 @@ only). It is found by the entry point group `hilgate.protocols`, which names a `
 import abc
 import enum
 import math
+import operator
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
@@ -108,7 +109,7 @@ class Point(BaseModel, abc.ABC):
     min: float | None = Field(None, description="Lowest value that may be written, in engineering units.")
     max: float | None = Field(None, description="Highest value that may be written, in engineering units.")
     safe: Value | None = Field(None, description="The value that leaves the bench safe.")
-    poll: Duration | None = Field(None, gt=0, description="Poll period of this point instead of the device's.")
+    poll: Duration | None = Field(None, gt=0, description="Poll period instead of the device's.")
     _name: str = PrivateAttr("")
 
     @property
@@ -145,12 +146,13 @@ class Point(BaseModel, abc.ABC):
             Refused: `read-only`, `bad-type` or `out-of-range`.
         """
         if not self.writable:
-            raise Refused("read-only", f"point {self.name!r} is read-only; its profile says access: {self.access}")
+            raise Refused("read-only", f"point {self.name} is read-only: its profile has access: ro")
         good = _typed(self, value)
-        if self.min is not None and isinstance(good, int | float) and good < self.min:
-            raise Refused("out-of-range", f"{self.name} = {good} is below its min {self.min:g} {self.unit}".rstrip())
-        if self.max is not None and isinstance(good, int | float) and good > self.max:
-            raise Refused("out-of-range", f"{self.name} = {good} is above its max {self.max:g} {self.unit}".rstrip())
+        if isinstance(good, int | float):
+            for word, limit, beyond in (("below", self.min, operator.lt), ("above", self.max, operator.gt)):
+                if limit is not None and beyond(good, limit):
+                    text = f"{self.name} = {good} is {word} its limit {limit:g} {self.unit}"
+                    raise Refused("out-of-range", text.rstrip())
         return good
 
 
@@ -168,7 +170,8 @@ def _typed(point: Point, value: Any) -> Value:
         case "enumeration" if isinstance(value, str):
             if value in point.choices:
                 return value
-            raise Refused("out-of-range", f"{point.name} takes one of {', '.join(point.choices)}; got {value!r:.60}")
+            labels = ", ".join(point.choices)
+            raise Refused("out-of-range", f"{point.name} takes one of {labels}; got {value!r:.60}")
     raise Refused("bad-type", f"{point.name} takes a value of type {point.kind}; got {value!r:.60}")
 
 
@@ -196,11 +199,11 @@ class DeviceConfig(BaseModel):
     enabled: bool = Field(True, description="false: the device is left alone and shown as disabled.")
     poll: Duration = Field(1.0, gt=0, description="How often points are read, unless a point says otherwise.")
     report: Literal["every", "change"] = Field(
-        "every", description="Send every reading, or only values that changed (and all of them each `refresh`)."
+        "every", description="Send every reading, or only what changed (and everything each `refresh`)."
     )
     refresh: Duration = Field(10.0, gt=0, description="With report: change, how often all values are sent.")
     batch: Batch = Batch()
-    ttl: Duration | None = Field(None, gt=0, description="Time-to-live of the device's events; none by default.")
+    ttl: Duration | None = Field(None, gt=0, description="Time-to-live of the device's events; default none.")
     durable: bool = Field(True, description="Whether brokers keep the device's events on disk.")
     points: Mapping[Name, Point]
     sim: Mapping[str, Any] = Field(default_factory=dict, description="Behaviour of points when simulated.")
