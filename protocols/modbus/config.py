@@ -287,6 +287,8 @@ class ModbusDevice(DeviceConfig):
         return self
 
     def _mistakes(self) -> Iterator[Wrong]:
+        if self.depth > 1 and isinstance(self.connection, Rtu | RtuTcp):
+            yield ("depth",), "an RTU line takes one request at a time"
         for name, point in self.points.items():
             start = point.address - self.address_base
             if start < 0:

@@ -150,6 +150,8 @@ class ModbusDriver:
         """
         written: dict[str, Value] = {}
         for step in steps(self._device, values):
+            if not self._station.line.is_open:
+                raise DriverError("disconnected", f"{self._unit} is not connected", written)
             try:
                 await self._carry_out(step)
             except (ModbusException, MalformedAnswer) as error:

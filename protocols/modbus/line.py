@@ -22,6 +22,7 @@ from protocols.units import format_duration
 _SILENT_TIMEOUTS = 3  # in a row without one byte received: a network connection is taken for dead
 _FIRST_REST = 2  # timeouts in a row after which a station on a shared line is left alone for a while
 _LONGEST_REST = 10  # times its timeout: a dead station takes at most a tenth of the line's time
+_UNREACHED = (b"\x0a", b"\x0b")  # what a gateway says in place of a unit it does not reach
 _LONGEST_NOISE = 0.5  # seconds for which a line that is never still holds requests back
 _CLOSING = 1.0  # seconds for a peer to answer a close
 
@@ -68,6 +69,7 @@ class Line:
         self._locks: dict[int, asyncio.Lock] = {}
         self._wire: Wire = wire_for(connection)
         self._link: _Link | None = None
+        self._why_closed = f"{self.name} is not connected"
         self._lost: asyncio.Future[str] = self._loop.create_future()
         self._ring: deque[Station] = deque()
         self._flight: dict[int, Request] = {}
@@ -117,10 +119,15 @@ class Line:
                 await open_transport(self.connection, connect_timeout, _Link(self))
                 self._quiet_until = self.now() + pause
 
+    @property
+    def is_open(self) -> bool:
+        """Requests can be sent."""
+        return self._link is not None
+
     async def lost(self) -> str:
         """Waits until the line is lost, and says why."""
         if self._link is None:
-            return f"{self.name} is not connected"
+            return self._why_closed
         return await asyncio.shield(self._lost)
 
     # Requests.
@@ -132,7 +139,7 @@ class Line:
             DriverError: the line is not open.
         """
         if self._link is None:
-            raise DriverError("disconnected", f"{self.name} is not connected")
+            raise DriverError("disconnected", self._why_closed)
         return Batch(count, self._loop.create_future())
 
     def enqueue(self, station: Station) -> None:
@@ -229,9 +236,13 @@ class Line:
             text = f"unit {frame.unit} answered where unit {station.unit} of {self.name} was asked"
             request.batch.take(request.place, Answer(time_ns, error=DriverError("device-error", text)))
             return
+        request.batch.take(request.place, Answer(time_ns, frame.pdu))
+        if frame.pdu[0] & 0x80 and frame.pdu[1:] in _UNREACHED:
+            text = f"unit {station.unit} did not answer the gateway {self.name} just before"
+            self._unreached(station, Answer(time_ns, error=DriverError("timeout", text)))
+            return
         station.failures = 0
         station.rest_until = 0.0
-        request.batch.take(request.place, Answer(time_ns, frame.pdu))
 
     def _wait_for_silence(self) -> None:
         now = self.now()
@@ -261,15 +272,11 @@ class Line:
 
     def _timed_out(self, request: Request, now: float) -> None:
         station = request.station
-        station.failures += 1
         if self._wire.serial:
             # Without transactions an answer that is late would be taken for the next one's, so the station
             # is left alone for as long again, while the line drains.
             self._wait_for_silence()
             station.not_before = now + station.timeout
-        if station.failures >= _FIRST_REST and len(self.stations) > 1:
-            times = min(2 ** (station.failures - 1), _LONGEST_REST)
-            station.rest_until = now + times * station.timeout
         if request.retries and not request.batch.done.cancelled():
             request.retries -= 1
             station.queue.appendleft(request)
@@ -279,7 +286,15 @@ class Line:
         text = f"unit {station.unit} of {self.name} did not answer in {format_duration(station.timeout)}"
         failed = Answer(time.time_ns(), error=DriverError("timeout", text))
         request.batch.take(request.place, failed)
+        self._unreached(station, failed)
+
+    def _unreached(self, station: Station, failed: Answer) -> None:
+        """Fails what is queued behind a request that did not reach its unit, which may need a rest."""
         station.fail(failed, urgent_too=False)
+        station.failures += 1
+        if station.failures >= _FIRST_REST and len(self.stations) > 1:
+            times = min(2 ** (station.failures - 1), _LONGEST_REST)
+            station.rest_until = self.now() + times * station.timeout
 
     def gone(self, link: _Link, reason: str) -> None:
         """Fails all that is under way: the connection is no more."""
@@ -296,7 +311,8 @@ class Line:
         for request in under_way:
             request.batch.take(request.place, failed)
         self._fail(self.stations, reason)
-        self._lost.set_result(f"{self.name}: {reason}")
+        self._why_closed = f"{self.name}: {reason}"
+        self._lost.set_result(self._why_closed)
 
     def _drop(self, reason: str) -> None:
         link = self._link

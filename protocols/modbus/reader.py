@@ -84,8 +84,8 @@ class Reading:
         """Asks for all points once.
 
         Answers that came within 5 ms share a sample, stamped when the first of them came; on a slow line
-        each request has its own. Afterwards `answered` says whether the device gave any answer, and `error`
-        what failed last.
+        each request has its own. Afterwards `answered` says whether the device itself gave any answer, and
+        `error` what failed last.
 
         Raises:
             DriverError: the line is not open.
@@ -96,7 +96,7 @@ class Reading:
         for reader, answer in zip(list(self._readers), answers, strict=True):
             values, bad = reader.take(answer)
             self.error = reader.error or self.error
-            self.answered |= answer.error is None
+            self.answered |= reader.error is None or reader.error.code == "device-error"
             if reader.refused and len(reader.block.points) == 1:
                 self._refused.update(bad)
                 self._replace(reader, [])

@@ -216,9 +216,9 @@ def said(samples: Sequence[Sample]) -> tuple[dict[str, Value], dict[str, Quality
 
 
 @contextlib.asynccontextmanager
-async def running(driver: ModbusDriver) -> AsyncIterator[Heard]:
+async def running(driver: ModbusDriver, sink: Heard | None = None) -> AsyncIterator[Heard]:
     """What a driver's `run` says, while it runs."""
-    heard = Heard()
+    heard = sink or Heard()
     heard.run = asyncio.create_task(driver.run(heard))
     try:
         yield heard

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from scripted import (
     UNIT,
+    Heard,
     Peer,
     always_right,
     connected,
@@ -155,6 +156,36 @@ async def test_a_dead_unit_does_not_slow_the_living(serial: bool) -> None:
         await dead_heard.until(lambda: (DeviceState.ONLINE, "") in dead_heard.states)
         count = len(dead_heard.samples)
         await dead_heard.until(lambda: said(dead_heard.samples[count:]) == ({"a": 0, "b": 100}, {}))
+
+
+async def test_a_unit_that_its_gateway_does_not_reach_is_left_alone_for_a_while() -> None:
+    unreached = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal unreached
+        while True:
+            request = await peer.request()
+            if request.unit == UNIT and living_heard.samples:
+                unreached += 1
+                peer.send(peer.frame(request, pdu.exception_answer(request.pdu[0], 11)))
+            else:
+                peer.answer(request)
+
+    living_heard = Heard()
+    shared: dict[object, object] = {}
+    async with (
+        tcp_device(script) as connection,
+        connected(connection, shared, poll="10ms") as dead,
+        connected(connection | {"unit": UNIT + 1}, shared, poll="10ms") as living,
+        running(dead) as dead_heard,
+        running(living, living_heard),
+    ):
+        await dead_heard.until(lambda: dead_heard.states)
+        assert dead_heard.states[0][0] is DeviceState.DEGRADED
+        begun, asked = len(living_heard.samples), unreached
+        await living_heard.until(lambda: len(living_heard.samples) >= begun + 50)
+        assert unreached - asked < 10
+        assert said(dead_heard.samples[-1:]) == ({}, {"a": Quality.TIMEOUT, "b": Quality.TIMEOUT})
 
 
 async def test_units_share_a_line_fairly() -> None:

@@ -112,6 +112,11 @@ def test_the_base_must_be_said() -> None:
         )
 
 
+def test_rtu_takes_one_request_at_a_time() -> None:
+    with pytest.raises(ValidationError, match="one request at a time"):
+        device({}, connection={"transport": "rtu", "port": "/dev/ttyUSB0"}, depth=2)
+
+
 def test_a_point_wider_than_a_request() -> None:
     with pytest.raises(ValidationError, match="max_registers"):
         device({"p": {"table": "input", "address": 0, "type": "string", "length": 20}}, max_registers=8)
