@@ -1,37 +1,30 @@
-"""Events as JSON lines."""
+"""Events as JSON lines, each in the JSON format of CloudEvents."""
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from agent.cli.output import discard, json_line, say
-
-if TYPE_CHECKING:
-    from protocols.amqp.cloudevents import Event
+from protocols.amqp.cloudevents import Event, to_message
 
 
-def event_line(event: "Event") -> dict[str, Any]:
-    """An event as one object: its attributes, and its body as `data`, or `malformed` if it is no JSON."""
-    line: dict[str, Any] = {
-        "type": event.type,
-        "source": event.source,
-        "id": event.id,
-        "sequence": event.sequence,
-        "epoch": event.epoch,
-        "mode": event.mode,
-    }
+def event_line(event: Event) -> msgspec.Raw:
+    """An event in the CloudEvents JSON format; a body that is no JSON is its `data_base64`."""
+    kind = event.datacontenttype
     try:
-        return line | {"data": msgspec.json.decode(event.data)}
-    except msgspec.DecodeError:
-        return line | {"malformed": event.data[:200].decode(errors="replace")}
+        body = msgspec.json.encode(msgspec.json.decode(event.data))  # whatever came, it is one line now
+        event = msgspec.structs.replace(event, data=body, datacontenttype="application/json")
+    except (msgspec.DecodeError, RecursionError):
+        kind = "application/octet-stream" if kind == "application/json" else kind
+        event = msgspec.structs.replace(event, datacontenttype=kind)
+    return msgspec.Raw(to_message(event, structured=True).body)
 
 
-def event_printer(stop: asyncio.Event) -> Callable[["Event"], None]:
+def event_printer(stop: asyncio.Event) -> Callable[[Event], None]:
     """What prints each event as one line of JSON, and sets `stop` when nobody reads them any more."""
 
-    def take(event: "Event") -> None:
+    def take(event: Event) -> None:
         try:
             json_line(event_line(event))
         except BrokenPipeError:

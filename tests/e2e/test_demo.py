@@ -29,7 +29,7 @@ async def test_json_prints_every_event_from_the_first_to_offline() -> None:
     assert "available" in states
     assert states[-2:] == ["stopping", "offline"]
     for source in {event["source"] for event in events}:
-        sequences = [event["sequence"] for event in events if event["source"] == source]
+        sequences = [int(event["sequence"]) for event in events if event["source"] == source]
         if "/devices/" in source:
             assert all(later == earlier + 1 for earlier, later in pairwise(sequences))
     assert any(event["type"] == "io.hilgate.samples.v1" for event in events)
