@@ -215,8 +215,6 @@ class Client:
                 )
         except (OSError, TimeoutError) as error:
             raise _ConnectFailed(_explain(options, error)) from error
-        finally:
-            connection.discard()  # does nothing once it has a socket
         return connection
 
     async def _serve(self, connection: Connection) -> str:

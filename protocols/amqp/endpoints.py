@@ -114,7 +114,9 @@ class Sender:
         return Route(Terminus()) if self.address is None else flavour.sender(self.address)
 
     def attach(self, connection: Connection, flavour: Flavour, route: Route) -> None:
-        """Attaches to a new connection."""
+        """Attaches, unless it is attached."""
+        if self._link is not None:
+            return
         self._refusal = ""
         self._unrouted = flavour.released_is_unrouted and (
             self.address is None or self.address.kind != "queue"
@@ -208,9 +210,10 @@ class Receiver:
         return flavour.receiver(self._address, self._own_queue)
 
     def attach(self, connection: Connection, flavour: Flavour, route: Route) -> None:
-        """Attaches to a new connection."""
-        self._link = connection.attach_receiver(self, route.terminus)
-        self._link.window = self._credit
+        """Attaches, unless it is attached."""
+        if self._link is None:
+            self._link = connection.attach_receiver(self, route.terminus)
+            self._link.window = self._credit
 
     def refuse(self, reason: str) -> None:
         """Takes the word that the link was refused or ended: attaches again after a while."""

@@ -5,6 +5,7 @@ is told of the links that the peer attaches. TLS is asyncio's, below this.
 """
 
 import asyncio
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -78,6 +79,8 @@ class Connection(asyncio.Protocol):
         self._collector = pn.pn_collector()
         self._connection = pn.pn_connection()
         self._engine = pn.pn_transport()
+        # Also for a connection that never gets a socket, such as one whose TLS handshake fails.
+        self._free = weakref.finalize(self, _free, self._engine, self._connection, self._collector)
         self._links: dict[Any, Link] = {}
         self._link_names = 0
         self._bound = False
@@ -166,13 +169,6 @@ class Connection(asyncio.Protocol):
             set_condition(pn.pn_connection_condition(self._connection), condition)
             pn.pn_connection_close(self._connection)
             self.wake()
-
-    def discard(self) -> None:
-        """Lets a connection go that never had a socket."""
-        if self._socket is None and not self._over:
-            self._over = True
-            self._free()
-            self.closed.set_result(None)
 
     def abort(self) -> None:
         """Drops the socket at once."""
@@ -264,7 +260,7 @@ class Connection(asyncio.Protocol):
         try:
             self._handler.on_lost(self, self._condition)
         finally:
-            self._free()
+            self._free()  # not before: handlers may still look at links
             self.closed.set_result(None)
 
     # The engine's turn
@@ -377,14 +373,6 @@ class Connection(asyncio.Protocol):
     def _peer_closed(self) -> bool:
         return bool(pn.pn_connection_state(self._connection) & pn.PN_REMOTE_CLOSED)
 
-    def _free(self) -> None:
-        pn.pn_transport_unbind(self._engine)
-        pn.pn_connection_release(self._connection)
-        pn.pn_collector_release(self._collector)
-        pn.pn_decref(self._engine)
-        pn.pn_decref(self._connection)
-        pn.pn_collector_free(self._collector)
-
     # Events
 
     def _on_connection_open(self, event: Any) -> None:
@@ -489,3 +477,12 @@ class Connection(asyncio.Protocol):
         link.ended()
         if link.handler is not None:
             link.handler.on_detached(link, condition)
+
+
+def _free(engine: Any, connection: Any, collector: Any) -> None:
+    pn.pn_transport_unbind(engine)
+    pn.pn_connection_release(connection)
+    pn.pn_collector_release(collector)
+    pn.pn_decref(engine)
+    pn.pn_decref(connection)
+    pn.pn_collector_free(collector)

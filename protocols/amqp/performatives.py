@@ -188,8 +188,8 @@ def read_outcome(delivery: Any) -> Outcome | None:
             failed=failed,
             undeliverable=bool(pn.pn_disposition_is_undeliverable(remote)),
         )
-    # Settled without an outcome says nothing of the message: take it as not delivered.
-    return RELEASED if pn.pn_delivery_settled(delivery) else None
+    # Settled without an outcome says nothing of the message: a delivery that may have failed.
+    return Outcome(OutcomeKind.MODIFIED, failed=True) if pn.pn_delivery_settled(delivery) else None
 
 
 def write_outcome(delivery: Any, outcome: Outcome) -> None:

@@ -49,8 +49,8 @@ class Peer:
         finally:
             server.close()
             for connection in self.connections:
-                connection.abort()
-                if not connection.closed.done():
+                if connection._socket is not None:  # else its TLS handshake failed
+                    connection.abort()
                     await connection.closed
             await server.wait_closed()
 
