@@ -58,8 +58,7 @@ class Client:
 
     def _give_up(self) -> None:
         self.connection.abort()
-        self.connection.discard()  # where TLS never got so far there is no socket to lose
-        self._broker.clients.discard(self)
+        self._broker.clients.discard(self)  # where TLS never got so far there is no socket to lose
 
     def _serve_producer(self, link: ReceiverLink) -> None:
         router = self._broker.router
