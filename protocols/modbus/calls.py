@@ -34,7 +34,7 @@ Exchange = Callable[[bytes], Awaitable[bytes]]
 _Word = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 _Address = Annotated[int, msgspec.Meta(ge=0, le=0x10000)]
 _Words = Annotated[list[_Word], msgspec.Meta(min_length=1, max_length=121)]
-_Hex = Annotated[str, msgspec.Meta(pattern="^([0-9a-fA-F]{2})*$", max_length=504)]
+_Hex = Annotated[str, msgspec.Meta(pattern="^(0x)?([0-9a-fA-F]{2})*$", max_length=506)]
 
 _OBJECTS = (
     "vendor",
@@ -102,6 +102,11 @@ def _words(data: bytes) -> list[int]:
     return list(struct.unpack(f">{len(data) // 2}H", data))
 
 
+def _bytes(text: str) -> bytes:
+    # With 0x in front a shell's 0x1234 is no number by mistake.
+    return bytes.fromhex(text.removeprefix("0x"))
+
+
 def _text(data: bytes) -> str:
     try:
         return data.decode()
@@ -164,7 +169,7 @@ class _Diagnostics(_Args):
 
     async def carry_out(self, base: int, exchange: Exchange) -> Any:
         head = struct.pack(">H", self.sub_function)
-        answer = await _ask(exchange, bytes((Function.DIAGNOSTICS,)) + head + bytes.fromhex(self.data))
+        answer = await _ask(exchange, bytes((Function.DIAGNOSTICS,)) + head + _bytes(self.data))
         if answer[:2] != head:
             raise MalformedAnswer("another sub-function was answered")
         return {"data": answer[2:].hex()}
@@ -265,7 +270,7 @@ class _Raw(_Args):
     data: _Hex = ""
 
     async def carry_out(self, base: int, exchange: Exchange) -> Any:
-        answer = await exchange(bytes((self.function,)) + bytes.fromhex(self.data))
+        answer = await exchange(bytes((self.function,)) + _bytes(self.data))
         if answer[0] != self.function:
             pdu.answer_data(bytes((self.function,)), answer)
         return {"data": answer[1:].hex()}

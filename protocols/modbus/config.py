@@ -83,7 +83,7 @@ class ModbusPoint(Point):
     bit: int | None = Field(None, ge=0, le=15, description="One bit of a register; 0 is the lowest.")
     bits: BitRange | None = Field(None, description="A field of bits of one register, such as 4..7.")
     type: DataType = Field("uint16", description="Default: bool for bits, uint16 for registers.")
-    order: Order = Field("ABCD", description="Order of bytes as they arrive; A is the most significant.")
+    order: Order = Field("ABCD", description="Bytes as they arrive; A is the most significant.")
     length: int | None = Field(None, ge=1, le=250, description="Bytes of a string or of raw bytes.")
     scale: float = Field(1.0, description="value = raw * scale + offset")
     offset: float = Field(0.0, ge=-_BIG, le=_BIG, description="value = raw * scale + offset")
@@ -198,6 +198,9 @@ class ModbusPoint(Point):
         return good
 
 
+_UNIT = "The device's number on the line or behind the gateway."
+
+
 class _Connection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -206,18 +209,18 @@ class Tcp(_Connection):
     """Modbus/TCP."""
 
     transport: Literal["tcp"]
-    host: str = Field(min_length=1)
+    host: str = Field(min_length=1, description="Name or address.")
     port: int = Field(502, ge=1, le=65535)
-    unit: int = Field(1, ge=0, le=255)
+    unit: int = Field(1, ge=0, le=255, description=_UNIT)
 
 
 class Tls(_Connection):
     """Modbus/TCP Security: TLS, with a client certificate where `cert` is given."""
 
     transport: Literal["tls"]
-    host: str = Field(min_length=1)
+    host: str = Field(min_length=1, description="Name or address.")
     port: int = Field(802, ge=1, le=65535)
-    unit: int = Field(1, ge=0, le=255)
+    unit: int = Field(1, ge=0, le=255, description=_UNIT)
     ca: str | None = Field(None, description="File with the authorities to trust; default: the system's.")
     cert: str | None = Field(None, description="File with the client's certificate chain.")
     key: str | None = Field(None, description="File with the client's key; default: it stands in cert.")
@@ -235,8 +238,8 @@ class Rtu(_Connection):
 
     transport: Literal["rtu"]
     port: str = Field(min_length=1, description="Such as /dev/ttyUSB0 or /dev/serial/by-id/...")
-    unit: int = Field(1, ge=1, le=247)
-    baudrate: int = Field(19200, ge=50, le=4_000_000)
+    unit: int = Field(1, ge=1, le=247, description=_UNIT)
+    baudrate: int = Field(19200, ge=50, le=4_000_000, description="Bits a second.")
     parity: Literal["none", "even", "odd"] = "even"
     stopbits: Literal[1, 2] = 1
 
@@ -245,9 +248,9 @@ class RtuTcp(_Connection):
     """Modbus RTU frames over TCP, as simple serial servers give them."""
 
     transport: Literal["rtu-tcp"]
-    host: str = Field(min_length=1)
+    host: str = Field(min_length=1, description="Name or address.")
     port: int = Field(ge=1, le=65535)
-    unit: int = Field(1, ge=1, le=247)
+    unit: int = Field(1, ge=1, le=247, description=_UNIT)
 
 
 Connection = Annotated[Tcp | Tls | Rtu | RtuTcp, Field(discriminator="transport")]
@@ -269,9 +272,11 @@ class ModbusDevice(DeviceConfig):
         le=64,
         description="Requests under way at once; tcp and tls only.",
     )
-    pause_after_connect: Duration = Field(0.0, ge=0, le=60)
-    pause_between_requests: Duration = Field(0.0, ge=0, le=60)
-    one_request_per_point: bool = False
+    pause_after_connect: Duration = Field(0.0, ge=0, le=60, description="From opening to the first request.")
+    pause_between_requests: Duration = Field(
+        0.0, ge=0, le=60, description="From an answer to the next request."
+    )
+    one_request_per_point: bool = Field(False, description="For devices that take no others.")
     max_registers: int = Field(125, ge=1, le=125, description="Most registers in one request.")
     max_bits: int = Field(2000, ge=1, le=2000, description="Most bits in one request.")
     gap: int = Field(

@@ -44,6 +44,7 @@ async def test_calls_to_pymodbus(pymodbus_connection: dict[str, Any]) -> None:
         assert (await driver.call("identify", {"level": "regular"}))["model-name"] == "Pump"
         assert (await driver.call("server-id", {}))["id"] == "Acme-P-1-2.3"
         assert await driver.call("diagnostics", {"data": "a537"}) == {"data": "a537"}
+        assert await driver.call("diagnostics", {"data": "0x1234"}) == {"data": "1234"}
         assert (await driver.call("comm-event-counter", {}))["busy"] is False
         assert len((await driver.call("exception-status", {}))["flags"]) == 8
         assert await driver.call("read", {"table": "coil", "address": 1, "count": 3}) == {
