@@ -126,6 +126,10 @@ class Connection(Machine, asyncio.Protocol):
 
     # The engine's turn
 
+    def opened(self) -> None:
+        """The peer's open frame has come."""
+        self._handler.on_open(self)
+
     def _negotiate(self, sasl: SaslServer, data: bytes) -> bytes:
         assert self._socket is not None
         answer, rest = sasl.feed(data)

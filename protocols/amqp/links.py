@@ -28,7 +28,7 @@ from protocols.amqp.performatives import (
 )
 
 if TYPE_CHECKING:
-    from protocols.amqp.engine import Connection
+    from protocols.amqp.machine import Machine
 
 
 class LinkHandler(Protocol):
@@ -54,9 +54,7 @@ OnOutcome: TypeAlias = Callable[[Outcome | None], None]
 class Link(abc.ABC):
     """One end of a link. Made by `Connection.attach_sender`, `attach_receiver`, or by the peer's attach."""
 
-    def __init__(
-        self, connection: "Connection", impl: Any, session: Any, handler: LinkHandler | None
-    ) -> None:
+    def __init__(self, connection: "Machine", impl: Any, session: Any, handler: LinkHandler | None) -> None:
         self._connection = connection
         self._alive = True
         self.impl = impl
@@ -72,7 +70,7 @@ class Link(abc.ABC):
         self.name = read_text(pn.pn_link_name, impl) or ""
 
     @property
-    def connection(self) -> "Connection":
+    def connection(self) -> "Machine":
         """The connection this link belongs to."""
         return self._connection
 
@@ -144,9 +142,7 @@ class Link(abc.ABC):
 class SenderLink(Link):
     """The end that messages leave from."""
 
-    def __init__(
-        self, connection: "Connection", impl: Any, session: Any, handler: LinkHandler | None
-    ) -> None:
+    def __init__(self, connection: "Machine", impl: Any, session: Any, handler: LinkHandler | None) -> None:
         super().__init__(connection, impl, session, handler)
         self._waiting: dict[Any, OnOutcome] = {}
         self._tag = 0
@@ -214,9 +210,7 @@ class SenderLink(Link):
 class ReceiverLink(Link):
     """The end that messages arrive at."""
 
-    def __init__(
-        self, connection: "Connection", impl: Any, session: Any, handler: LinkHandler | None
-    ) -> None:
+    def __init__(self, connection: "Machine", impl: Any, session: Any, handler: LinkHandler | None) -> None:
         super().__init__(connection, impl, session, handler)
         self.window = 0
         """Credit plus unsettled messages that the engine keeps up by itself; 0: the owner calls `flow`."""
