@@ -44,13 +44,14 @@ def is_pattern(name: str) -> bool:
     return any(word in ("*", "#") for word in name.split("."))
 
 
-def default_kind(name: str) -> Kind:
-    """The kind of an address that nobody named a kind for: wire.md section 1 for `hil.`, else a queue."""
+def fixed_kind(name: str) -> Kind | None:
+    """The kind that wire.md section 1 gives an address, whatever a client asks for; None: any kind."""
     match name.split("."):
         case ["hil", "availability"] | ["hil", _, "results"] | ["hil", _, "events", _]:
             return Kind.TOPIC
-        case _:
+        case ["hil", _, "commands"]:
             return Kind.QUEUE
+    return None
 
 
 class Pattern(msgspec.Struct, frozen=True):

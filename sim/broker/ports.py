@@ -149,7 +149,7 @@ class ConsumerPort(Port):
         """The peer's credit or the socket's room has changed."""
         if self.queue is not None:
             self.queue.wake(self.consumer)
-            if link.draining and not self._broker.frozen:
+            if link.draining and not link.connection.congested and not self._broker.frozen:
                 link.drained()
 
     def thaw(self) -> None:

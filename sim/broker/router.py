@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from sim.broker.addresses import Kind, Pattern, Refusal, check_name, default_kind, is_pattern
+from sim.broker.addresses import Kind, Pattern, Refusal, check_name, fixed_kind, is_pattern
 from sim.broker.message import Message
 from sim.broker.queue import Clock, Consumer, Queue
 
@@ -134,22 +134,24 @@ class Router:
         Raises:
             Refusal: no such temporary address, a pattern, an existing address of another kind, or too many.
         """
-        if found := self._addresses.get(name):
-            if kind not in (None, found.kind):
-                raise Refusal("amqp:not-allowed", f"{name} is a {found.kind}, not a {kind}")
+        found = self._addresses.get(name)
+        known = found.kind if found else fixed_kind(name)
+        if kind and known and kind is not known:
+            raise Refusal("amqp:not-allowed", f"{name} is a {known}, not a {kind}")
+        if found:
             return found
         check_name(name)
         if is_pattern(name):
             raise Refusal("amqp:not-allowed", f"{name} is a pattern: it can be subscribed to, not sent to")
         if name.startswith(TEMPORARY):
             raise Refusal("amqp:not-found", f"{name} does not exist (any more)")
-        return self._make(name, kind or default_kind(name))
+        return self._make(name, kind or known or Kind.QUEUE)
 
     def kind(self, name: str) -> Kind:
         """The kind that an address has, or would have if it were made now."""
         if found := self._addresses.get(name):
             return found.kind
-        return Kind.TOPIC if is_pattern(name) else default_kind(name)
+        return Kind.TOPIC if is_pattern(name) else fixed_kind(name) or Kind.QUEUE
 
     def temporary(self) -> Address:
         """A new queue that nobody can guess the name of; `remove` it when its link ends."""

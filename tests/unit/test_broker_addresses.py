@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.broker.addresses import Kind, Pattern, Refusal, check_name, default_kind, is_pattern
+from sim.broker.addresses import Kind, Pattern, Refusal, check_name, fixed_kind, is_pattern
 
 names = st.lists(st.sampled_from(["a", "b", "hil", ""]), min_size=1, max_size=6).map(".".join)
 patterns = st.lists(st.sampled_from(["a", "b", "hil", "*", "#", ""]), min_size=1, max_size=6).map(".".join)
@@ -51,12 +51,12 @@ def test_many_wildcards_cost_no_more_than_the_product_of_the_lengths() -> None:
         ("hil.rig-07.results", Kind.TOPIC),
         ("hil.rig-07.events.pump-plc", Kind.TOPIC),
         ("hil.availability", Kind.TOPIC),
-        ("hil.rig-07", Kind.QUEUE),
-        ("replies.of.somebody", Kind.QUEUE),
+        ("hil.rig-07", None),
+        ("replies.of.somebody", None),
     ],
 )
-def test_the_kind_of_an_address_that_nobody_gave_one(name: str, kind: Kind) -> None:
-    assert default_kind(name) is kind
+def test_the_addresses_of_the_wire_contract_have_their_kind(name: str, kind: Kind | None) -> None:
+    assert fixed_kind(name) is kind
 
 
 @pytest.mark.parametrize("name", ["", "x" * 513, "a\nb", "a\x00b"])

@@ -110,6 +110,14 @@ def test_an_address_keeps_the_kind_it_was_made_with() -> None:
     assert refused.value.condition == "amqp:not-allowed"
 
 
+def test_nobody_makes_an_address_of_the_wire_contract_another_kind() -> None:
+    bench = Bench()
+    with pytest.raises(Refusal) as refused:
+        bench.router.address("hil.rig.commands", Kind.TOPIC)
+    assert refused.value.condition == "amqp:not-allowed"
+    assert bench.router.address("hil.rig.commands").kind is Kind.QUEUE
+
+
 def test_nobody_sends_to_a_pattern_or_makes_up_a_temporary_address() -> None:
     bench = Bench()
     with pytest.raises(Refusal, match="pattern"):
