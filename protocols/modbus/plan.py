@@ -115,8 +115,9 @@ def describe(device: ModbusDevice) -> list[PlannedRequest]:
 def _describe(block: Block, base: int, period: float) -> PlannedRequest:
     bits = block.table in ("coil", "discrete")
     first = block.start + base
+    span = f"{first}..{first + block.count - 1}" if block.count > 1 else f"{first}"
     return PlannedRequest(
-        what=f"read {block.table} {first}..{first + block.count - 1} (function {block.function})",
+        what=f"read {block.table} {span} (function {block.function})",
         points=tuple(point.name for point in block.points),
         size=block.count,
         size_unit="bits" if bits else "registers",

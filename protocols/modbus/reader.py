@@ -17,6 +17,10 @@ from protocols.modbus.station import Answer, Station
 _TOGETHER_NS = 5_000_000
 """Answers that came within this time share a sample and its stamp."""
 
+_T = TypeVar("_T")
+_Result = tuple[int, Mapping[str, Value], Mapping[str, Quality]]
+"""When a block was answered, its good values, and what is wrong with its other points."""
+
 _REFUSED = ExceptionCode.ILLEGAL_DATA_ADDRESS
 _NOTHING: Mapping[str, Value] = {}
 _ALL_WELL: Mapping[str, Quality] = {}
@@ -111,7 +115,7 @@ class Reading:
         names = [point.name for reader in self._readers for point in reader.block.points]
         return Sample(time_ns, _NOTHING, {**dict.fromkeys(names, quality), **self._refused})
 
-    async def _isolate(self, reader: _BlockReader, urgent: bool) -> "list[_Result]":
+    async def _isolate(self, reader: _BlockReader, urgent: bool) -> list[_Result]:
         blocks = alone(reader.block.points, self._device.address_base)
         singles = [_BlockReader(block, self._unit) for block in blocks]
         answers = await self._station.exchange([single.request for single in singles], urgent)
@@ -136,14 +140,14 @@ class Reading:
         self._readers[place : place + 1] = [_BlockReader(block, self._unit) for block in blocks]
         self._merged.clear()
 
-    def _samples(self, results: "Sequence[_Result]") -> Iterator[Sample]:
+    def _samples(self, results: Sequence[_Result]) -> Iterator[Sample]:
         first = 0
         for place in range(1, len(results) + 1):
             if place == len(results) or results[place][0] - results[first][0] > _TOGETHER_NS:
                 yield self._sample(first, results[first:place])
                 first = place
 
-    def _sample(self, first: int, results: "Sequence[_Result]") -> Sample:
+    def _sample(self, first: int, results: Sequence[_Result]) -> Sample:
         parts = tuple(values for _, values, _ in results)
         parts_before, merged = self._merged.get(first, ((), _NOTHING))
         if len(parts) != len(parts_before) or not all(map(is_, parts, parts_before)):
@@ -152,11 +156,7 @@ class Reading:
         bads = [bad for _, _, bad in results if bad]
         if self._refused and first == 0:
             bads.append(self._refused)
-        return Sample(results[0][0], merged, _union(bads) if bads else _ALL_WELL)
-
-
-_T = TypeVar("_T")
-_Result = tuple[int, Mapping[str, Value], Mapping[str, Quality]]
+        return Sample(min(time_ns for time_ns, _, _ in results), merged, _union(bads) if bads else _ALL_WELL)
 
 
 def _union(parts: Sequence[Mapping[str, _T]]) -> dict[str, _T]:

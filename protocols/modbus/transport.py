@@ -115,9 +115,10 @@ class _SerialTransport(asyncio.Transport):
         self._loop.add_reader(self._file, self._readable)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Sends; what the port does not take at once is kept."""
-        self._unsent += bytes(data)
-        self._writable()
+        """Sends; what the port does not take at once is kept, and what comes after its loss is dropped."""
+        if not self._closing:
+            self._unsent += bytes(data)
+            self._writable()
 
     def is_closing(self) -> bool:
         """Whether the port is closed or about to be."""
