@@ -3,82 +3,29 @@
 import asyncio
 import contextlib
 import socket
-import ssl
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-import trustme
+from amqp_line import COMMANDS, EVENTS, HELLO, posted, running
 from amqp_peer import PATIENCE_S, Peer
 
 from protocols.amqp.client import (
     Address,
-    Client,
     ConnectionLost,
     Delivery,
     LinkRefused,
     LinkState,
     NotReady,
-    Options,
     Outcome,
     OutcomeKind,
-    TlsOptions,
     TooLarge,
 )
-from protocols.amqp.codec import Message, encode
-
-EVENTS = Address("hil.rig.events.pump", "topic")
-COMMANDS = Address("hil.rig.commands", "queue")
-HELLO = encode(Message(body=b"hello"))
-
-
-class Line:
-    """A running client and what it said of its connection."""
-
-    def __init__(self, url: str, **options: Any) -> None:
-        quick: dict[str, Any] = {"backoff_min": 0.01, "backoff_max": 0.05, "close_timeout": 0.5} | options
-        self.states: list[tuple[LinkState, str]] = []
-        self.client = Client(Options(url, "line", **quick), self._on_state)
-        self._news = asyncio.Event()
-
-    def _on_state(self, state: LinkState, reason: str) -> None:
-        self.states.append((state, reason))
-        self._news.set()
-
-    async def until(self, state: LinkState, count: int = 1) -> str:
-        """Waits for the `count`-th time of a state with a reason, and returns the reason."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                reasons = [reason for said, reason in self.states if said is state and reason]
-                if len(reasons) >= count:
-                    return reasons[count - 1]
-                self._news.clear()
-                await self._news.wait()
-
-
-@contextlib.asynccontextmanager
-async def running(url: str, **options: Any) -> AsyncIterator[Line]:
-    line = Line(url, **options)
-    task = asyncio.create_task(line.client.run(), name="client")
-    try:
-        yield line
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 @pytest.fixture
 async def peer() -> AsyncIterator[Peer]:
     async with Peer().listening() as one:
         yield one
-
-
-async def posted(line: Line, address: Address = EVENTS, message: bytes = HELLO) -> Outcome:
-    sender = line.client.sender(address)
-    async with asyncio.timeout(PATIENCE_S):
-        await sender.ready()
-        return await sender.post(message)
 
 
 # Reasons that people read
@@ -129,71 +76,6 @@ async def test_a_broker_that_wants_a_password(peer: Peer) -> None:
         assert "offers none of these ways to authenticate: ANONYMOUS" in await line.until(
             LinkState.CONNECTING
         )
-
-
-# TLS
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-    authority.configure_trust(context)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    return context
-
-
-async def test_tls_with_names_checked_both_ways(authority: trustme.CA, tmp_path: Path) -> None:
-    ca, cert, key = tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem"
-    authority.cert_pem.write_to_path(ca)
-    ours = authority.issue_cert("agent.example")
-    ours.private_key_pem.write_to_path(key)
-    ours.cert_chain_pems[0].write_to_path(cert)
-    peer = Peer()
-    async with peer.listening(tls=server_context(authority, "localhost")):
-        url = f"amqps://localhost:{peer.port}"
-        tls = TlsOptions(ca=ca, cert=cert, key=key)
-        async with running(url, tls=tls, sasl=("ANONYMOUS",)) as line:
-            assert (await posted(line)).kind == "accepted"
-            theirs = peer.connections[-1]._socket
-            assert theirs is not None
-            assert theirs.get_extra_info("peercert")["subject"]
-
-
-@pytest.mark.parametrize(
-    ("name", "trusted", "words"),
-    [("localhost", False, "certificate"), ("other.example", True, "certificate"), ("localhost", True, "")],
-)
-async def test_a_certificate_that_proves_nothing_is_refused(
-    authority: trustme.CA, tmp_path: Path, name: str, trusted: bool, words: str
-) -> None:
-    ca = tmp_path / "ca.pem"
-    (authority if trusted else trustme.CA()).cert_pem.write_to_path(ca)
-    peer = Peer()
-    async with peer.listening(tls=server_context(authority, name)):
-        async with running(f"amqps://localhost:{peer.port}", tls=TlsOptions(ca=ca)) as line:
-            if words:
-                assert words in await line.until(LinkState.CONNECTING)
-                assert not peer.connections or not peer.connections[0].peer_container
-            else:
-                await line.until(LinkState.CONNECTED)
-
-
-async def test_a_lab_without_authorities_may_switch_checks_off(authority: trustme.CA) -> None:
-    peer = Peer()
-    async with peer.listening(tls=server_context(authority, "other.example")):
-        async with running(f"amqps://localhost:{peer.port}", tls=TlsOptions(verify=False)) as line:
-            await line.until(LinkState.CONNECTED)
-
-
-async def test_tls_to_a_port_without_it(peer: Peer) -> None:
-    async with running(f"amqps://localhost:{peer.port}", connect_timeout=1.0) as line:
-        reason = await line.until(LinkState.CONNECTING)
-        assert "TLS with broker" in reason or "did not answer" in reason
 
 
 # Sending
@@ -375,90 +257,3 @@ async def test_stopping_while_connecting_leaves_no_socket() -> None:
         async with running(f"amqp://127.0.0.1:{server.getsockname()[1]}") as line:
             await asyncio.sleep(0)
         assert line.states == [(LinkState.CONNECTING, "")]
-
-
-# Replies
-
-
-async def test_the_relay_carries_replies_where_it_is_offered(peer: Peer) -> None:
-    peer.offered = ("ANONYMOUS-RELAY",)
-    async with running(peer.url) as line:
-        await line.until(LinkState.CONNECTED)
-        for number in range(3):
-            to = f"reply-{number}"
-            assert (await line.client.reply(to, encode(Message(to=to)))).kind == "accepted"
-        assert [delivery.message().to for delivery in peer.deliveries] == ["reply-0", "reply-1", "reply-2"]
-        assert len(peer.links) == 1
-
-
-async def test_a_relay_that_ends_over_a_bad_address_is_not_used_again(peer: Peer) -> None:
-    from protocols.amqp.performatives import Condition
-
-    peer.offered = ("ANONYMOUS-RELAY",)
-    peer.refuse = {"gone"}
-    peer.settle = lambda delivery: delivery.link.close(Condition("amqp:not-found", "no gone here"))
-    async with running(peer.url) as line:
-        await line.until(LinkState.CONNECTED)
-        with pytest.raises(ConnectionLost):
-            await line.client.reply("gone", encode(Message(to="gone")))
-        with pytest.raises(ConnectionLost):
-            await line.client.reply("gone", encode(Message(to="gone")))
-        outcome = await line.client.reply("gone", encode(Message(to="gone")))
-        assert (outcome.kind, outcome.condition) == (OutcomeKind.REJECTED, "amqp:not-found")
-        assert line.client.connected
-
-
-async def test_replies_without_a_relay_have_a_sender_each_for_a_while(peer: Peer) -> None:
-    peer.refuse = {"gone"}
-    async with running(peer.url) as line:
-        await line.until(LinkState.CONNECTED)
-        for number in range(40):
-            assert (await line.client.reply(f"reply-{number % 36}", HELLO)).kind == "accepted"
-        assert (await line.client.reply("gone", HELLO)).kind is OutcomeKind.REJECTED
-        assert (await line.client.reply("reply-0", HELLO)).kind == "accepted"
-        assert len([link for link in peer.links if link.attached]) <= 33
-        assert len(peer.connections) == 1
-
-
-async def test_a_reply_node_without_credit_is_for_later(peer: Peer) -> None:
-    peer.credit = 0
-    async with running(peer.url, outcome_timeout=0.1) as line:
-        await line.until(LinkState.CONNECTED)
-        assert (await line.client.reply("full", HELLO)).kind is OutcomeKind.RELEASED
-
-
-async def test_without_a_connection_there_is_no_reply(unused_port: int) -> None:
-    async with running(f"amqp://127.0.0.1:{unused_port}") as line:
-        with pytest.raises(ConnectionLost):
-            await line.client.reply("anyone", HELLO)
-
-
-async def test_replies_are_received_at_a_dynamic_node(peer: Peer) -> None:
-    got: list[Delivery] = []
-    async with running(peer.url) as line:
-        address = await line.client.open_replies(got.append)
-        assert address == "dynamic-1"
-
-
-async def test_a_bad_message_is_its_receivers_affair(peer: Peer) -> None:
-    from protocols.amqp.codec import CodecError
-
-    failures: list[str] = []
-
-    def take(delivery: Delivery) -> None:
-        try:
-            delivery.message()
-        except CodecError as error:
-            failures.append(str(error))
-            delivery.reject("amqp:decode-error", str(error))
-
-    async with running(peer.url) as line:
-        line.client.receiver(COMMANDS, take, credit=10)
-        await peer.until(lambda: peer.links and peer.sender_to(COMMANDS.name).credit)
-        outcomes: list[Outcome | None] = []
-        note: Callable[[Outcome | None], None] = lambda outcome: (outcomes.append(outcome), peer._news.set())  # type: ignore[func-returns-value,assignment]  # noqa: E731
-        peer.sender_to(COMMANDS.name).send(b"\xff" * 100, note)
-        await peer.until(lambda: outcomes)
-        assert outcomes[0] is not None
-        assert outcomes[0].kind is OutcomeKind.REJECTED
-        assert len(failures) == 1
