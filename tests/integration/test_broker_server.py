@@ -35,13 +35,16 @@ class Peer:
         self.outcomes: list[Outcome | None] = []
 
     @property
-    def bodies(self) -> list[object]:
-        bodies = []
+    def messages(self) -> list[proton.Message]:
+        messages = []
         for delivery in self.deliveries:
-            message = proton.Message()
-            message.decode(delivery.data)
-            bodies.append(message.body)
-        return bodies
+            messages.append(proton.Message())
+            messages[-1].decode(delivery.data)
+        return messages
+
+    @property
+    def bodies(self) -> list[object]:
+        return [message.body for message in self.messages]
 
     def send(self, *bodies: str) -> None:
         assert isinstance(self.link, SenderLink)
@@ -204,6 +207,46 @@ async def test_the_same_link_attached_twice_takes_over_its_durable_subscription(
         await until(lambda: second.bodies == ["1"])
 
 
+@pytest.mark.parametrize(
+    ("outcome", "again", "dead"),
+    [
+        (Outcome(OutcomeKind.ACCEPTED), None, 0),
+        (Outcome(OutcomeKind.RELEASED), 0, 0),
+        (Outcome(OutcomeKind.MODIFIED), 0, 0),
+        (Outcome(OutcomeKind.MODIFIED, failed=True), 1, 0),
+        (Outcome(OutcomeKind.MODIFIED, undeliverable=True), None, 1),
+        (Outcome(OutcomeKind.REJECTED, "amqp:decode-error", "no"), None, 1),
+    ],
+)
+async def test_what_a_consumer_says_of_a_message_decides_its_fate(
+    broker: Broker, outcome: Outcome, again: int | None, dead: int
+) -> None:
+    async with connected(broker) as client:
+        receiver = await client.receiver("q")
+        sender = await client.sender("q")
+        sender.send("first")
+        await until(lambda: receiver.bodies == ["first"])
+        receiver.deliveries.pop().settle(outcome)
+        sender.send("second")  # comes after all that the outcome brings about
+        await until(lambda: "second" in receiver.bodies)
+        counts = {message.body: message.delivery_count for message in receiver.messages}
+        assert counts == {"second": 0} | ({} if again is None else {"first": again})
+    letters = broker.statistics().queue("DLQ")
+    assert letters is not None
+    assert letters.messages == dead
+
+
+async def test_a_message_too_large_for_its_consumer_is_a_dead_letter(broker: Broker) -> None:
+    async with connected(broker) as client:
+        peer = Peer()
+        link = client.connection.attach_receiver(peer, Terminus(address="q"), max_message_size=100)
+        await until(lambda: peer.attached)
+        link.flow(10)
+        (await client.sender("q")).send("x" * 200, "small")
+        await until(lambda: peer.bodies == ["small"])
+    assert broker.statistics().counters.dead_lettered == 1
+
+
 async def test_a_message_that_is_none_is_rejected_with_the_reason(broker: Broker) -> None:
     async with connected(broker) as client:
         sender = await client.sender("q")
@@ -269,6 +312,19 @@ async def test_a_silent_peer_is_dropped_after_its_idle_time() -> None:
         writer.close()
         await writer.wait_closed()
         await until(lambda: broker.statistics().connections == 0)
+
+
+async def test_whoever_connects_and_says_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.broker.clients.HANDSHAKE_TIMEOUT", 0.1)
+    async with Broker() as broker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        async with asyncio.timeout(TIMEOUT):
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
+        await until(lambda: not broker.clients)
 
 
 async def test_heartbeats_keep_a_quiet_connection() -> None:
