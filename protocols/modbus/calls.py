@@ -5,7 +5,7 @@ The PDUs of the rarer functions are pymodbus's. Imported only when a call is mad
 
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from pymodbus.exceptions import ModbusException as PymodbusError
@@ -48,10 +48,13 @@ _OBJECTS = (
 
 
 class _Args(msgspec.Struct, forbid_unknown_fields=True):
-    """What one method takes; `carry_out` does it. `base` is the device's address_base."""
+    """What a method takes."""
 
-    async def carry_out(self, base: int, exchange: Exchange) -> Any:
-        raise NotImplementedError
+
+class _Call(Protocol):
+    """A method with its arguments; `base` is the device's address_base."""
+
+    async def carry_out(self, base: int, exchange: Exchange) -> Any: ...
 
 
 async def carry_out(method: str, args: Mapping[str, Any], base: int, exchange: Exchange) -> Any:
@@ -276,7 +279,7 @@ class _Raw(_Args):
         return {"data": answer[1:].hex()}
 
 
-METHODS: Mapping[str, type[_Args]] = {
+METHODS: Mapping[str, type[_Call]] = {
     "identify": _Identify,
     "server-id": _ServerId,
     "exception-status": _ExceptionStatus,

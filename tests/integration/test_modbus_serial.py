@@ -3,9 +3,11 @@
 import asyncio
 import os
 import tty
+from typing import cast
 
 import pytest
 from scripted import (
+    PATIENCE_S,
     UNIT,
     always_right,
     connected,
@@ -14,7 +16,9 @@ from scripted import (
 )
 
 from protocols.base import DriverError
+from protocols.modbus.config import Rtu
 from protocols.modbus.driver import ModbusDriver
+from protocols.modbus.transport import open_serial
 
 
 async def test_there_is_no_such_port() -> None:
@@ -49,3 +53,36 @@ async def test_a_serial_port_is_opened_by_one_only() -> None:
         with pytest.raises(DriverError, match="cannot be opened"):
             await second.connect()
         await second.close()
+
+
+class Kept(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+
+async def test_what_a_port_does_not_take_at_once_follows() -> None:
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    os.set_blocking(ours, False)
+    protocol = Kept()
+    open_serial(Rtu(transport="rtu", port=os.ttyname(theirs)), protocol)
+    sent = bytes(range(256)) * 400  # more than the kernel keeps for a terminal
+    got = bytearray()
+    some = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(ours, lambda: (got.extend(os.read(ours, 65536)), some.set()))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            protocol.transport.write(sent[:-1])
+            protocol.transport.write(sent[-1:])
+            while len(got) < len(sent):
+                some.clear()
+                await some.wait()
+        assert got == sent
+    finally:
+        loop.remove_reader(ours)
+        protocol.transport.close()
+        protocol.transport.write(b"dropped")
+        assert protocol.transport.is_closing()
+        os.close(ours)
+        os.close(theirs)
