@@ -1,0 +1,191 @@
+"""A device's supervisor, with drivers that do what the test says: states, qualities, faults kept inside."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import device as device_module
+from agent.device import Device
+from agent.events import Events
+from agent.latest import LatestValues
+from agent.store import MemoryStore
+from protocols.base import DeviceState, DriverError, Quality, Sample, Sink, Value
+from protocols.modbus.config import ModbusDevice
+
+CONFIG = {
+    "protocol": "modbus",
+    "connection": {"transport": "tcp", "host": "plc.bench.example"},
+    "address_base": 0,
+    "points": {
+        "speed": {"table": "input", "address": 0},
+        "secret": {"table": "holding", "address": 1, "access": "wo"},
+    },
+}
+
+Run = Callable[[Sink], Awaitable[None]]
+
+
+class ScriptedDriver:
+    """Connects and runs as its lists say, one entry an attempt; the last one stays."""
+
+    def __init__(self, connects: Sequence[Exception | None], runs: Sequence[Run]) -> None:
+        self._connects = list(connects)
+        self._runs = list(runs)
+        self.attempts = 0
+        self.closed = 0
+
+    async def connect(self) -> None:
+        self.attempts += 1
+        error = self._connects.pop(0) if len(self._connects) > 1 else self._connects[0]
+        if error is not None:
+            raise error
+
+    async def run(self, sink: Sink) -> None:
+        await (self._runs.pop(0) if len(self._runs) > 1 else self._runs[0])(sink)
+
+    async def read(self, points: Sequence[str]) -> Sample:
+        return Sample(0, dict.fromkeys(points, 1))
+
+    async def write(self, values: Mapping[str, Value]) -> Sample:
+        return Sample(0, values)
+
+    async def call(self, method: str, args: Mapping[str, Any]) -> Any:
+        return method
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+async def forever(sink: Sink) -> None:
+    sink.sample(Sample(1, {"speed": 5}))
+    await asyncio.get_running_loop().create_future()
+
+
+async def lose(sink: Sink) -> None:
+    sink.sample(Sample(1, {"speed": 5}))
+    raise DriverError("disconnected", "cable pulled")
+
+
+async def crash(sink: Sink) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+class Bench:
+    """A supervised device and what was seen of it."""
+
+    def __init__(self, driver: ScriptedDriver, tmp_path: Path, **config: Any) -> None:
+        self.store = MemoryStore(tmp_path, 10**6, 3600)
+        self.latest = LatestValues()
+        self.states: list[tuple[DeviceState, str]] = []
+        self.changed = asyncio.Event()
+        configured = ModbusDevice.model_validate(CONFIG | config).named("plc")
+        events = Events("rig", self.store)
+        self.device = Device(configured, driver, "hil", events, self.latest, self._note)
+
+    def _note(self) -> None:
+        self.states.append((self.device.status, self.device.reason))
+        self.changed.set()
+
+    async def until(self, *states: DeviceState) -> None:
+        async with asyncio.timeout(10):
+            while [state for state, _ in self.states[-len(states) :]] != list(states):
+                self.changed.clear()
+                await self.changed.wait()
+
+    @contextlib.asynccontextmanager
+    async def supervised(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.device.supervise())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@pytest.fixture(autouse=True)
+def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(device_module, "BACKOFF_MOST_S", 0.004)
+
+
+async def test_it_is_online_with_the_first_value_and_not_before(tmp_path: Path) -> None:
+    bench = Bench(ScriptedDriver([None], [forever]), tmp_path)
+    assert bench.device.status is DeviceState.CONNECTING
+    async with bench.supervised():
+        await bench.until(DeviceState.ONLINE)
+        assert bench.latest.get("plc")["speed"].value == 5
+
+
+async def test_an_absent_device_is_tried_again_and_said_once(tmp_path: Path) -> None:
+    absent = DriverError("disconnected", "nobody there")
+    driver = ScriptedDriver([absent, absent, absent, None], [forever])
+    bench = Bench(driver, tmp_path)
+    async with bench.supervised():
+        await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE)
+    assert bench.states[0] == (DeviceState.OFFLINE, "nobody there")
+    assert driver.attempts == 4
+    assert driver.closed == 4
+
+
+async def test_a_lost_link_leaves_no_old_value(tmp_path: Path) -> None:
+    hold = asyncio.Event()
+
+    async def second(sink: Sink) -> None:
+        await hold.wait()
+        await forever(sink)
+
+    bench = Bench(ScriptedDriver([None], [lose, second]), tmp_path)
+    async with bench.supervised():
+        await bench.until(DeviceState.ONLINE, DeviceState.OFFLINE)
+        last = bench.latest.get("plc")
+        assert (last["speed"].value, last["speed"].bad) == (None, Quality.DISCONNECTED)
+        assert "secret" not in last
+        with pytest.raises(DriverError, match="cable pulled"):
+            await bench.device.read(["speed"])
+        hold.set()
+        await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE)
+        assert (await bench.device.read(["speed"])).values == {"speed": 1}
+
+
+async def test_a_fault_of_the_driver_is_the_devices_and_ends_nothing(tmp_path: Path) -> None:
+    bench = Bench(ScriptedDriver([None], [crash, forever]), tmp_path)
+    async with bench.supervised():
+        await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE)
+    assert "ZeroDivisionError" in bench.states[0][1]
+
+
+async def test_a_disabled_device_is_left_alone(tmp_path: Path) -> None:
+    driver = ScriptedDriver([None], [forever])
+    bench = Bench(driver, tmp_path, enabled=False)
+    await bench.device.supervise()
+    assert (bench.device.status, driver.attempts) == (DeviceState.DISABLED, 0)
+
+
+async def test_missed_cycles_are_handed_out_once(tmp_path: Path) -> None:
+    bench = Bench(ScriptedDriver([None], [forever]), tmp_path)
+    bench.device.missed(2, 0.01)
+    bench.device.missed(3, 0.01)
+    assert bench.device.take_missed()[0] == 5
+    assert bench.device.take_missed()[0] == 0
+    assert bench.device.missed_cycles == 5
+
+
+async def test_with_report_change_equal_values_leave_once_and_again_after_a_loss(tmp_path: Path) -> None:
+    async def same(sink: Sink) -> None:
+        for number in range(5):
+            sink.sample(Sample(number, {"speed": 5}))
+        raise DriverError("disconnected", "cable pulled")
+
+    bench = Bench(ScriptedDriver([None], [same, same, forever]), tmp_path, report="change")
+    sent: list[Sample] = []
+    bench.device._batch.add = sent.append  # type: ignore[method-assign]
+    async with bench.supervised():
+        await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE, DeviceState.OFFLINE, DeviceState.ONLINE)
+    assert [(dict(sample.values), dict(sample.bad)) for sample in sent] == [
+        ({"speed": 5}, {}),
+        ({}, {"speed": "disconnected"}),
+    ] * 2 + [({"speed": 5}, {})]
