@@ -277,14 +277,7 @@ def decode_value(data: bytes, at: int = 0, depth: int = MAX_DEPTH) -> tuple[Any,
         IndexError: it is cut short.
         UnicodeDecodeError: text in it is not UTF-8, or ASCII in a symbol.
     """
-    code = data[at]
-    if code == 0xA1:  # most of what a message holds
-        start = at + 2
-        end = start + data[at + 1]
-        if end > len(data):
-            raise IndexError
-        return data[start:end].decode(), end
-    return _decode_content(code, data, at + 1, depth)
+    return _decode_content(data[at], data, at + 1, depth)
 
 
 def _decode_content(code: int, data: bytes, at: int, depth: int) -> tuple[Any, int]:
@@ -328,8 +321,14 @@ def _decode_compound(code: int, data: bytes, at: int, depth: int) -> tuple[Any, 
         items, at = _decode_array(data, start, count, depth)
     else:
         for _ in range(count):
-            item, at = decode_value(data, at, depth)
-            items.append(item)
+            constructor = data[at]
+            if constructor == 0xA1:  # short strings are most of what a message holds: no call for them
+                string_end = at + 2 + data[at + 1]
+                items.append(data[at + 2 : string_end].decode())
+                at = string_end
+            else:
+                item, at = _decode_content(constructor, data, at + 1, depth)
+                items.append(item)
     if at != end:
         raise CodecError("a list, map or array is not as long as its items")
     return (_pairs(items), end) if code in (0xC1, 0xD1) else (items, end)

@@ -85,7 +85,7 @@ messages = st.builds(
     body=st.binary(max_size=600),
     body_kind=st.just("data"),
     durable=st.booleans(),
-    priority=st.integers(0, 255),
+    priority=st.integers(0, 255).filter(lambda value: value != 4),  # the default: proton leaves it out
     ttl_ms=seconds.map(lambda value: value * 1000),
     delivery_count=st.integers(0, 2**32 - 1),
     message_id=identity,
