@@ -77,6 +77,8 @@ class Machine(abc.ABC):
         # Also for a connection that never gets a socket, such as one whose TLS handshake fails.
         self._free = weakref.finalize(self, _free, self._engine, self._connection, self._collector)
         self._links: dict[Any, Link] = {}
+        self._sessions: set[Any] = set()
+        self._shared: Any = None
         self._link_names = 0
         self._condition: Condition | None = None
         self._failed = False
@@ -235,6 +237,9 @@ class Machine(abc.ABC):
         for link in [*self._links.values()]:
             if link.session == session:
                 self._end_link(link, condition)
+        self._sessions.discard(session)
+        if session == self._shared:
+            self._shared = None
         pn.pn_session_close(session)
         pn.pn_session_free(session)
 
@@ -280,8 +285,14 @@ class Machine(abc.ABC):
     # Links
 
     def _begin(self) -> Any:
+        """A session for a link of our own; over the peer's channel-max, the last one that all further links share."""
+        if self._shared is not None:
+            return self._shared
         session = pn.pn_session(self._connection)
         pn.pn_session_open(session)
+        self._sessions.add(session)
+        if len(self._sessions) > pn.pn_transport_remote_channel_max(self._engine):
+            self._shared = session
         return session
 
     def _new_name(self) -> str:
@@ -299,7 +310,7 @@ class Machine(abc.ABC):
         return ReceiverLink(self, impl, session, handler)
 
     def _attach(self, link: Link, source: Terminus, target: Terminus) -> None:
-        link.own_session = True
+        link.own_session = link.session != self._shared
         write_terminus(pn.pn_link_source(link.impl), pn.PN_SOURCE, source)
         write_terminus(pn.pn_link_target(link.impl), pn.PN_TARGET, target)
         self._links[link.impl] = link

@@ -182,6 +182,19 @@ async def test_many_messages_keep_their_order(broker: Broker) -> None:
         assert [int(message.body) for message in await inbox.until(count)] == list(range(count))
 
 
+async def test_more_links_than_the_broker_allows_sessions(broker: Broker) -> None:
+    """RabbitMQ 4 allows 64 sessions a connection: beyond that, links share one."""
+    async with connected(broker.url) as line:
+
+        async def publish(number: int) -> str:
+            sender = line.client.sender(topic(f"hil.many.events.d{number}"))
+            return (await line.send(sender, Message(body=b"x"))).kind
+
+        kinds = set(await asyncio.gather(*(publish(number) for number in range(150))))
+        assert kinds == {"unrouted" if broker.flavour == "rabbitmq" else "accepted"}
+        assert [state for state, _ in line.states] == ["connecting", "connected"]
+
+
 async def test_a_wrong_password_is_said_clearly_and_tried_again(broker: Broker) -> None:
     tls = TlsOptions(ca=broker.certificates.authority)
     async with connected(
