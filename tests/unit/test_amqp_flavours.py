@@ -85,7 +85,13 @@ def test_rabbitmq_3_has_its_own_addresses() -> None:
     assert flavour.sender(EVENTS).terminus.address == "/topic/hil.rig-07.events.pump"
     assert flavour.receiver(ALL_EVENTS, "own").terminus.address == "/topic/hil.rig-07.events.*"
     assert flavour.receiver(COMMANDS, "own").terminus.address == "/queue/hil.rig-07.commands"
-    assert flavour.replies("own").terminus.address == "/queue/own"
+    assert flavour.replies("own").terminus.address == "/topic/own"
+
+
+def test_a_reply_on_rabbitmq_3_does_not_declare_the_asker_s_queue() -> None:
+    flavour = Flavour("rabbitmq3")
+    assert flavour.sender(Address("/queue/mine", "direct")).terminus.address == "/amq/queue/mine"
+    assert flavour.sender(Address("/topic/mine", "direct")).terminus.address == "/topic/mine"
 
 
 def test_only_rabbitmq_4_says_released_for_unrouted() -> None:
