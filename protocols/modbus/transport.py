@@ -41,6 +41,8 @@ async def open_transport(connection: Connection, timeout: float, protocol: async
         ) from None
     except ConnectionRefusedError:
         raise DriverError("disconnected", f"{where} refused the connection") from None
+    except ConnectionError as error:
+        raise DriverError("disconnected", f"{where} closed the connection as it was made") from error
     except socket.gaierror as error:
         raise DriverError("disconnected", f"{where}: host not found ({error.strerror})") from error
     except ssl.SSLCertVerificationError as error:

@@ -42,6 +42,11 @@ class Peer:
             self._frames = list(self._framer.feed(data))
         return self._frames.pop(0)
 
+    async def ignore(self) -> None:
+        """Reads on and says nothing."""
+        while await self._reader.read(4096):
+            pass
+
     def frame(self, request: Frame, body: bytes) -> bytes:
         """A frame that answers a request."""
         return rtu(request.unit, body) if self._rtu else mbap(request.transaction, request.unit, body)

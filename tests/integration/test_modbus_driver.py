@@ -268,3 +268,25 @@ async def test_closing_twice_and_before_connecting() -> None:
         await driver.close()
         with pytest.raises(DriverError, match="not connected"):
             await driver.read(["a"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(b"\x83\x0a", "disconnected"), (b"\x83\x0b", "timeout"), (b"\x03\x01\x00", "device-error")],
+)
+async def test_a_device_that_is_not_there_behind_its_line_is_not_connected(answer: bytes, code: str) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            peer.send(peer.frame(await peer.request(), answer))
+
+    async with tcp_device(script) as connection:
+        driver = ModbusDriver(device(connection), {})
+        with pytest.raises(DriverError) as failed:
+            await driver.connect()
+        assert failed.value.code == code
+        await driver.close()
+
+
+async def test_a_device_that_refuses_the_first_read_is_there() -> None:
+    async with tcp_device(refusing(0)) as connection, connected(connection) as driver:
+        assert (await driver.read(["a", "b"])).values == {"b": 100}

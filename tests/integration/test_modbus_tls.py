@@ -79,3 +79,32 @@ async def test_tls_that_is_refused(tmp_path: Path, fields: Any, words: str) -> N
             await driver.connect()
         assert failed.value.code == "disconnected"
         await driver.close()
+
+
+async def test_tls_without_verification_talks_to_whoever_answers(tmp_path: Path) -> None:
+    files = Authority(tmp_path)
+    mine = {"cert": files.cert, "key": files.key, "verify": False}
+    async with tcp_device(always_right, tls=files.server) as connection:
+        async with connected(connection | mine, timeout="5s") as driver:
+            assert (await driver.read(["a"])).values == {"a": 0}
+
+
+async def test_a_peer_that_does_not_shake_hands_is_given_up() -> None:
+    async with tcp_device(Peer.ignore) as connection:
+        driver = ModbusDriver(device(connection | {"transport": "tls"}, connect_timeout="200ms"), {})
+        with pytest.raises(DriverError, match="did not take the connection in 200ms") as failed:
+            await driver.connect()
+        assert failed.value.code == "timeout"
+        await driver.close()
+
+
+async def test_a_peer_that_hangs_up_at_the_handshake_is_said_so() -> None:
+    async def closing(peer: Peer) -> None:
+        pass
+
+    async with tcp_device(closing) as connection:
+        driver = ModbusDriver(device(connection | {"transport": "tls"}), {})
+        with pytest.raises(DriverError, match="closed the connection") as failed:
+            await driver.connect()
+        assert failed.value.code == "disconnected"
+        await driver.close()
