@@ -4,10 +4,9 @@ import asyncio
 import enum
 import itertools
 import random
-import ssl
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import structlog
 
@@ -26,6 +25,7 @@ from protocols.amqp.links import Delivery, Link
 from protocols.amqp.management import Management
 from protocols.amqp.options import Options, TlsOptions
 from protocols.amqp.performatives import Condition, Outcome, OutcomeKind
+from protocols.amqp.reasons import explain_condition, explain_error
 
 __all__ = [
     "Address",
@@ -93,6 +93,11 @@ class Client:
     def flavour(self) -> str:
         """The broker's flavour; empty before the first connection."""
         return self._flavour.name if self._flavour is not None else ""
+
+    @property
+    def max_message_size(self) -> int:
+        """The largest message that receivers take, in bytes."""
+        return self._options.max_message_size
 
     async def run(self) -> None:
         """Keeps connected until cancelled; then what was sent leaves, and the connection closes in order."""
@@ -179,7 +184,7 @@ class Client:
             async with asyncio.timeout(self._options.connect_timeout):
                 await asyncio.wait((self._opened, self._lost), return_when=asyncio.FIRST_COMPLETED)
             if self._lost.done():
-                return _explain_condition(self._options, self._lost.result())
+                return explain_condition(self._options, self._lost.result())
             return await self._serve(connection)
         except TimeoutError:
             return f"broker {self._options.url} did not open the connection"
@@ -204,6 +209,9 @@ class Client:
         )
         try:
             context = options.tls_context()
+        except OSError as error:
+            raise _ConnectFailed(f"the TLS files cannot be used: {error.strerror or error}") from error
+        try:
             async with asyncio.timeout(options.connect_timeout):
                 await asyncio.get_running_loop().create_connection(
                     lambda: connection,
@@ -214,12 +222,13 @@ class Client:
                     ssl_shutdown_timeout=None if context is None else options.close_timeout,
                 )
         except (OSError, TimeoutError) as error:
-            raise _ConnectFailed(_explain(options, error)) from error
+            raise _ConnectFailed(explain_error(options, error)) from error
         return connection
 
     async def _serve(self, connection: Connection) -> str:
         assert self._lost is not None
         options = self._options
+        self._declaring = asyncio.Queue()
         self._connection = connection
         self._connected_at = asyncio.get_running_loop().time()
         self._flavour = choose(
@@ -228,7 +237,6 @@ class Client:
         self._forget_replies()
         if _RELAY in connection.peer_offers:
             self._relay = self._new_sender(None)
-        self._declaring = asyncio.Queue()
         async with asyncio.TaskGroup() as group:
             declaring = group.create_task(self._declare(connection), name="amqp declarations")
             for endpoint in [*self._endpoints]:
@@ -360,37 +368,3 @@ class Client:
 
 class _ConnectFailed(Exception):
     """No connection was made, and why, for people."""
-
-
-def _explain(options: Options, error: Exception) -> str:
-    url = options.url
-    if isinstance(error, TimeoutError):
-        return f"broker {url} did not answer within {options.connect_timeout:g} s"
-    if isinstance(error, ConnectionRefusedError):
-        return f"broker {url} refused the connection: is it running?"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of broker {url} is not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS with broker {url} failed: {error.reason or error}"
-    return (
-        f"broker {url} cannot be reached: {error.strerror or error if isinstance(error, OSError) else error}"
-    )
-
-
-def _explain_condition(options: Options, condition: Condition | None) -> str:
-    """Why a connection ended before the broker's open frame."""
-    url = options.url
-    if condition is None:
-        return f"broker {url} closed the connection at once"
-    if condition.name == "amqp:unauthorized-access":
-        who = f"user {options.username}" if options.username is not None else "an anonymous user"
-        if "mech=none" in condition.description:
-            return f"broker {url} offers none of these ways to authenticate: {_list(options.mechanisms)}"
-        return f"broker {url} does not accept the credentials of {who} (SASL {_list(options.mechanisms)})"
-    if condition.name == "amqp:connection:framing-error":
-        return f"{url} does not speak AMQP 1.0: {condition.description}"
-    return f"broker {url} refused the connection: {condition}"
-
-
-def _list(words: Iterable[str]) -> str:
-    return ", ".join(words)

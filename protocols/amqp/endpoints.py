@@ -54,6 +54,7 @@ class Sender:
         self._link: SenderLink | None = None
         self._refusal = ""
         self._unrouted = False
+        self._closed = False
         self._changed = asyncio.Event()
         self._quiet_since = self._loop.time()
 
@@ -61,9 +62,12 @@ class Sender:
         """Returns when a message can be posted.
 
         Raises:
-            LinkRefused: the broker refused the link, or ended it; the next call attaches it again.
+            LinkRefused: the broker refused the link, or ended it; the next call attaches it again. Or the
+                sender is closed.
         """
         while True:
+            if self._closed:
+                raise LinkRefused("the sender is closed")
             if self._link is not None and self._link.credit > 0:
                 return
             if self._refusal:
@@ -94,7 +98,9 @@ class Sender:
         return future
 
     def close(self) -> None:
-        """Detaches. Messages without an outcome fail with `ConnectionLost`."""
+        """Detaches. What has no outcome is undecided: `ConnectionLost`, or `MODIFIED` by the broker."""
+        self._closed = True
+        self._changed.set()
         self._client.forget(self)
         if self._link is not None:
             self._link.close()
@@ -214,6 +220,7 @@ class Receiver:
         if self._link is None:
             self._link = connection.attach_receiver(self, route.terminus)
             self._link.window = self._credit
+            self._link.keep = self._client.max_message_size
 
     def refuse(self, reason: str) -> None:
         """Takes the word that the link was refused or ended: attaches again after a while."""

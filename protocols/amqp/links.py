@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import cproton as pn
 
-from protocols.amqp.codec import Message, decode
+from protocols.amqp.codec import CodecError, Message, decode
 from protocols.amqp.performatives import (
     ACCEPTED,
     RELEASED,
@@ -215,6 +215,8 @@ class ReceiverLink(Link):
         self.window = 0
         """Credit plus unsettled messages that the engine keeps up by itself; 0: the owner calls `flow`."""
         self.max_message_size = 0
+        self.keep = 0
+        """Bytes kept of a message, so that a larger one can be refused alone; 0: all."""
         self._unsettled: dict[Any, Delivery] = {}
         self._partial: dict[Any, bytearray] = {}
 
@@ -280,7 +282,7 @@ class ReceiverLink(Link):
             return bytes(chunk)
         if parts is None:
             parts = self._partial[delivery] = bytearray()
-        parts += chunk
+        parts += chunk[: self.keep + 1 - len(parts)] if self.keep else chunk
         return None if more else bytes(self._partial.pop(delivery))
 
     def settle(self, delivery: Any, outcome: Outcome) -> bool:
@@ -334,8 +336,10 @@ class Delivery:
         """The message, decoded.
 
         Raises:
-            CodecError: it is none.
+            CodecError: it is none, or is larger than the link keeps.
         """
+        if 0 < self.link.keep < len(self.data):
+            raise CodecError(f"the message has more than {self.link.keep} bytes")
         return decode(self.data)
 
     def accept(self) -> bool:

@@ -285,7 +285,7 @@ class Machine(abc.ABC):
     # Links
 
     def _begin(self) -> Any:
-        """A session for a link of our own; over the peer's channel-max, the last one that all further links share."""
+        """A session for a link of our own; where the peer allows no more of them, one that the rest share."""
         if self._shared is not None:
             return self._shared
         session = pn.pn_session(self._connection)

@@ -64,6 +64,8 @@ class Options:
     allow_plain: bool = False
     """Send the password also without TLS."""
     tls: TlsOptions | None = None
+    max_message_size: int = 16 * 1024 * 1024
+    """Of a larger message that arrives no more than this is kept: it is no message to its receiver."""
     idle_timeout: float = 30.0
     """A broker silent for so long has gone."""
     connect_timeout: float = 10.0

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from amqp_line import COMMANDS, EVENTS, HELLO, posted, running
 from amqp_peer import PATIENCE_S, Peer
+from waiting import until
 
 from protocols.amqp.client import (
     Address,
@@ -20,6 +21,7 @@ from protocols.amqp.client import (
     OutcomeKind,
     TooLarge,
 )
+from protocols.amqp.codec import CodecError, Message, encode
 
 
 @pytest.fixture
@@ -257,3 +259,37 @@ async def test_stopping_while_connecting_leaves_no_socket() -> None:
         async with running(f"amqp://127.0.0.1:{server.getsockname()[1]}") as line:
             await asyncio.sleep(0)
         assert line.states == [(LinkState.CONNECTING, "")]
+
+
+async def test_a_message_too_large_to_keep_is_refused_alone(peer: Peer) -> None:
+    failures: list[str] = []
+    outcomes: list[Outcome | None] = []
+
+    def take(delivery: Delivery) -> None:
+        try:
+            delivery.message()
+            delivery.accept()
+        except CodecError as error:
+            failures.append(str(error))
+            delivery.reject("amqp:decode-error", str(error))
+
+    async with running(peer.url, max_message_size=1000) as line:
+        line.client.receiver(COMMANDS, take, credit=10)
+        await until(lambda: peer.links and peer.sender_to(COMMANDS.name).credit)
+        for size in (900, 1001, 5_000_000, 10):
+            peer.sender_to(COMMANDS.name).send(encode(Message(body=bytes(size))), outcomes.append)
+        await until(lambda: len(outcomes) == 4)
+        kinds = sorted(outcome.kind for outcome in outcomes if outcome is not None)
+        assert kinds == ["accepted", "accepted", "rejected", "rejected"]
+        assert failures == ["the message has more than 1000 bytes"] * 2
+
+
+async def test_whoever_waits_for_a_sender_that_is_closed_is_told(peer: Peer) -> None:
+    peer.credit = 0
+    async with running(peer.url) as line:
+        sender = line.client.sender(EVENTS)
+        waiting = asyncio.create_task(sender.ready())
+        await line.until(LinkState.CONNECTED)
+        sender.close()
+        with pytest.raises(LinkRefused, match="closed"):
+            await waiting

@@ -72,3 +72,8 @@ async def test_tls_to_a_port_without_it() -> None:
     async with peer.listening(), running(f"amqps://localhost:{peer.port}", connect_timeout=1.0) as line:
         reason = await line.until(LinkState.CONNECTING)
         assert "TLS with broker" in reason or "did not answer" in reason
+
+
+async def test_tls_files_that_are_not_there(tmp_path: Path) -> None:
+    async with running("amqps://localhost", tls=TlsOptions(ca=tmp_path / "nowhere.pem")) as line:
+        assert "TLS files cannot be used: No such file" in await line.until(LinkState.CONNECTING)
