@@ -4,7 +4,6 @@ Source: RabbitMQ's AMQP 1.0 client documentation, "HTTP over AMQP 1.0" and "link
 """
 
 import asyncio
-import itertools
 from collections.abc import Iterable
 
 from protocols.amqp.codec import CodecError, Message, ULong, decode, encode
@@ -25,7 +24,7 @@ class Management:
 
     def __init__(self, connection: Connection, timeout: float) -> None:
         self._timeout = timeout
-        self._numbers = itertools.count(1)
+        self._number = ULong(0)
         self._ready = asyncio.Event()
         self._answer: asyncio.Future[Message] | None = None
         self._refusal = ""
@@ -50,15 +49,13 @@ class Management:
         await self._ready.wait()
         if self._refusal:
             raise ConnectionError(self._refusal)
-        number = ULong(next(self._numbers))
-        request = Message(message_id=number, to=declaration.path, subject=declaration.method, reply_to="$me")
+        self._number = ULong(self._number + 1)
         self._answer = asyncio.get_running_loop().create_future()
+        request = Message(
+            message_id=self._number, to=declaration.path, subject=declaration.method, reply_to="$me"
+        )
         self._sender.send(encode(request, value=dict(declaration.body)), None)
-        while True:
-            answer = await self._answer
-            if answer.correlation_id == number:
-                return answer
-            self._answer = asyncio.get_running_loop().create_future()  # a late answer to an earlier request
+        return await self._answer
 
     def on_attached(self, link: Link) -> None:
         """Both ends of the pair are needed."""
@@ -77,9 +74,12 @@ class Management:
         if self._answer is None or self._answer.done():
             return
         try:
-            self._answer.set_result(decode(delivery.data))
+            answer = decode(delivery.data)
         except CodecError as error:
             self._answer.set_exception(ConnectionError(f"the broker's {_NODE} answered nonsense: {error}"))
+            return
+        if answer.correlation_id == self._number:  # else a late answer to an earlier request
+            self._answer.set_result(answer)
 
     def on_detached(self, link: Link, condition: Condition | None) -> None:
         """The node has gone: whoever waits is told."""

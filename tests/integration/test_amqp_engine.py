@@ -350,3 +350,18 @@ async def test_a_callback_that_fails_is_not_called_again(peer: Peer) -> None:
         await caller.until(lambda: caller.lost)
     assert [str(failure) for failure in failures] == ["a fault of the owner"]
     assert len(peer.deliveries) == 1
+
+
+def test_uvloop_drives_it_too() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def exchange() -> None:
+        async with Peer().listening() as peer, calling(peer) as (caller, connection):
+            link = await sender_with_credit(caller, connection)
+            got: list[Outcome | None] = []
+            for _ in range(50):
+                link.send(bytes(100_000), lambda outcome: (got.append(outcome), caller.note()))
+            await caller.until(lambda: len(got) == 50)
+            assert {outcome.kind for outcome in got if outcome is not None} == {OutcomeKind.ACCEPTED}
+
+    uvloop.run(exchange())
