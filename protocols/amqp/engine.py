@@ -9,7 +9,7 @@ from typing import cast
 
 import cproton as pn
 
-from protocols.amqp.links import SenderLink
+from protocols.amqp.links import ReceiverLink, SenderLink
 from protocols.amqp.machine import ClientSasl, ConnectionHandler, Machine, Open
 from protocols.amqp.performatives import Condition, PeerError, set_condition
 from protocols.amqp.sasl import SaslServer, SaslState
@@ -37,11 +37,23 @@ class Connection(Machine, asyncio.Protocol):
     # What the owner calls
 
     def close(self, condition: Condition | None = None) -> None:
-        """Starts an orderly close: what was sent leaves first, and the peer's close is awaited."""
-        if not self._over:
-            set_condition(pn.pn_connection_condition(self._connection), condition)
+        """Starts an orderly close: what was sent and settled leaves first, and the peer's close is awaited.
+
+        Sessions of receivers end before the connection: RabbitMQ 4 may drop what it has not yet looked at of
+        a session whose connection is closed, and that would be our last settlements. Sessions of senders stay:
+        their last outcomes come until the peer's close.
+        """
+        if self.over:
+            return
+        self._closing = True
+        set_condition(pn.pn_connection_condition(self._connection), condition)
+        receiving = [link.session for link in self._links.values() if isinstance(link, ReceiverLink)]
+        self._ending = {session for session in receiving if session in self._sessions}
+        for session in self._ending:
+            pn.pn_session_close(session)
+        if not self._ending:
             pn.pn_connection_close(self._connection)
-            self.wake()
+        self.wake()
 
     def abort(self) -> None:
         """Drops the socket at once."""

@@ -83,6 +83,8 @@ class Machine(abc.ABC):
         self._condition: Condition | None = None
         self._failed = False
         self._over = False
+        self._closing = False
+        self._ending: set[Any] = set()
         self.peer_container = ""
         """The peer's container id, once it has opened."""
         self.peer_properties: Mapping[str, Any] = {}
@@ -160,8 +162,8 @@ class Machine(abc.ABC):
 
     @property
     def over(self) -> bool:
-        """The socket has gone."""
-        return self._over
+        """The connection is closed, or being closed."""
+        return self._over or self._closing
 
     # What links call
 
@@ -242,6 +244,10 @@ class Machine(abc.ABC):
             self._shared = None
         pn.pn_session_close(session)
         pn.pn_session_free(session)
+        if session in self._ending:
+            self._ending.remove(session)
+            if not self._ending:
+                pn.pn_connection_close(self._connection)
 
     def _on_link_open(self, event: Any) -> None:
         impl = pn.pn_event_link(event)
