@@ -88,6 +88,7 @@ async def test_a_queue_keeps_messages_in_order_for_a_later_consumer(broker: Brok
 
 async def test_the_open_frame_says_who_it_is(broker: Broker) -> None:
     def act(client: BlockingConnection) -> None:
+        assert client.conn is not None
         assert client.conn.remote_properties[proton.symbol("product")] == "hilgate-broker"
         assert "ANONYMOUS-RELAY" in client.conn.remote_offered_capabilities
 
@@ -119,7 +120,7 @@ async def test_capabilities_decide_the_kind_of_a_new_address(broker: Broker) -> 
 
 async def test_a_request_is_answered_over_the_relay_to_a_dynamic_node(broker: Broker) -> None:
     def act(client: BlockingConnection) -> None:
-        replies = client.create_receiver(None, dynamic=True, credit=5)
+        replies: Any = client.create_receiver(None, dynamic=True, credit=5)
         reply_to = replies.link.remote_source.address
         relay = client.create_sender(None)
         relay.send(proton.Message(address=reply_to, body="answer"))
@@ -201,7 +202,7 @@ async def test_a_durable_subscription_survives_its_connection_and_ends_when_it_i
         client.create_sender("hil.rig.events.pump").send(proton.Message(body="while you were away"))
 
     def resume(client: BlockingConnection) -> None:
-        receiver = client.create_receiver(
+        receiver: Any = client.create_receiver(
             "hil.rig.events.*", credit=5, name="log", options=DurableSubscription()
         )
         assert take(receiver, 1) == ["while you were away"]
