@@ -39,9 +39,9 @@ class Connection(Machine, asyncio.Protocol):
     def close(self, condition: Condition | None = None) -> None:
         """Starts an orderly close: what was sent and settled leaves first, and the peer's close is awaited.
 
-        Sessions of receivers end before the connection: RabbitMQ 4 may drop what it has not yet looked at of
-        a session whose connection is closed, and that would be our last settlements. Sessions of senders stay:
-        their last outcomes come until the peer's close.
+        Sessions of receivers end before the connection: RabbitMQ 4 may drop what it has not yet looked at
+        of a session whose connection is closed, and that would be our last settlements. Sessions of senders
+        stay: their last outcomes come until the peer's close.
         """
         if self.over:
             return
