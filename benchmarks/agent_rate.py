@@ -4,7 +4,6 @@ Every register changes between two reads, so that nothing can be skipped as unch
 """
 
 import asyncio
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,9 +15,7 @@ from rich.table import Table
 from benchmarks.processes import broker, hilgate, used
 from protocols.amqp.client import Address, Client, Delivery, Options
 from protocols.amqp.cloudevents import from_message
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tools"))
-from modbus_peer import ModbusServer
+from tests.tools.modbus_peer import ModbusServer
 
 REGISTERS = 1000
 PERIOD_S = 0.010
@@ -79,7 +76,7 @@ async def _measure(console: Console) -> None:
                 await asyncio.sleep(MEASURED_S)
                 took = time.monotonic() - start
                 last = used(agent.pid)
-                points, samples = seen.points - points_before, seen.samples - samples_before
+                values, samples = seen.points - points_before, seen.samples - samples_before
                 await asyncio.sleep(6)  # a heartbeat, with which missed cycles are said
             listening.cancel()
     holes = len(set(range(seen.sequences[0], seen.sequences[-1] + 1)) - set(seen.sequences))
@@ -89,7 +86,7 @@ async def _measure(console: Console) -> None:
     for column in ("", "measured", "wanted"):
         table.add_column(column, justify="left" if not column else "right")
     core = (last.cpu_s - first.cpu_s) / took
-    table.add_row("points/s that a consumer got", f"{points / took:,.0f}", f"{REGISTERS / PERIOD_S:,.0f}")
+    table.add_row("points/s that a consumer got", f"{values / took:,.0f}", f"{REGISTERS / PERIOD_S:,.0f}")
     table.add_row("samples", f"{samples}", f"{took / PERIOD_S:.0f}")
     table.add_row("missed cycles", f"{seen.missed - missed_before}", "0")
     table.add_row("holes in the sequence", f"{holes}", "0")

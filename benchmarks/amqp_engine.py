@@ -101,7 +101,7 @@ def _proton_message(number: int) -> proton.Message:
     )
 
 
-class _Sends(proton.handlers.MessagingHandler):  # type: ignore[misc]
+class _Sends(proton.handlers.MessagingHandler):
     def __init__(self, url: str, queue: str) -> None:
         super().__init__()
         self._url, self._queue = url, queue
@@ -121,7 +121,7 @@ class _Sends(proton.handlers.MessagingHandler):  # type: ignore[misc]
             event.connection.close()
 
 
-class _Receives(proton.handlers.MessagingHandler):  # type: ignore[misc]
+class _Receives(proton.handlers.MessagingHandler):
     def __init__(self, url: str, queue: str) -> None:
         super().__init__(prefetch=CREDIT)
         self._url, self._queue = url, queue
@@ -156,7 +156,9 @@ async def _blocking(url: str, queue: str) -> Cost:
     receiver = connection.create_receiver(queue, credit=CREDIT)
     started = time.process_time()
     for _ in range(BLOCKING_MESSAGES):
-        assert receiver.receive().properties["cloudEvents:epoch"] == EVENT.epoch
+        properties = receiver.receive().properties
+        assert properties is not None
+        assert properties["cloudEvents:epoch"] == EVENT.epoch
         receiver.accept()
     got = time.process_time() - started
     connection.close()

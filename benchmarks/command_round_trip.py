@@ -18,9 +18,7 @@ from rich.table import Table
 from benchmarks.processes import broker, hilgate
 from protocols.amqp.client import Address, Client, Delivery, Options, Sender
 from protocols.amqp.codec import Message, encode
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tools"))
-from modbus_peer import ModbusServer
+from tests.tools.modbus_peer import ModbusServer
 
 ROUNDS = 2000
 WARM_UP = 200

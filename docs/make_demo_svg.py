@@ -37,7 +37,7 @@ def demo() -> str:
     try:
         time.sleep(BEFORE_S)
         url = re.search(r"HILGATE_BROKER=(\S+)", screen())
-        write = [COMMAND, "send", "demo", "write", "pump-plc", "setpoint=2200"]
+        write = [str(COMMAND), "send", "demo", "write", "pump-plc", "setpoint=2200"]
         subprocess.run(write + (["--broker", url[1]] if url else []), check=True, stdout=subprocess.DEVNULL)
         time.sleep(AFTER_S)
         return screen()

@@ -37,7 +37,7 @@ async def test_json_prints_every_event_from_the_first_to_offline() -> None:
 
 async def test_the_printed_commands_work() -> None:
     async with running("demo", "--port", "0") as demo:
-        lines = []
+        lines: list[str] = []
         while not lines or not lines[-1].startswith("╰"):
             lines.append(await demo.line())
         said = [shlex.split(line.strip("│ ")) for line in lines[1:-1]]

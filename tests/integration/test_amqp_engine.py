@@ -4,7 +4,8 @@ import asyncio
 import gc
 import random
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import cproton
 import pytest
@@ -29,6 +30,16 @@ async def sender_with_credit(caller: Caller, connection: Connection, address: st
     return link
 
 
+def noting(caller: Caller, take: Callable[[Outcome | None], object]) -> Callable[[Outcome | None], None]:
+    """What is called with a message's outcome: keeps it, and lets the caller look again."""
+
+    def called(outcome: Outcome | None) -> None:
+        take(outcome)
+        caller.note()
+
+    return called
+
+
 async def test_open_frames_tell_who_is_there(peer: Peer) -> None:
     peer.product, peer.offered = {"product": "x", "version": "1.2"}, ("ANONYMOUS-RELAY", "y")
     async with calling(peer) as (_, connection):
@@ -48,10 +59,7 @@ async def test_each_outcome_reaches_the_message_it_is_of(peer: Peer) -> None:
         while len(got) < 1000:
             while link.credit > 0 and sent < 1000:
                 number = sent
-                link.send(
-                    b"%d" % number,
-                    lambda outcome, number=number: (got.update({number: outcome}), caller.note()),
-                )
+                link.send(b"%d" % number, noting(caller, partial(got.__setitem__, number)))
                 sent += 1
             await peer.until(lambda: peer.deliveries)
             random.Random(len(got)).shuffle(peer.deliveries)
@@ -61,8 +69,7 @@ async def test_each_outcome_reaches_the_message_it_is_of(peer: Peer) -> None:
                     delivery.reject("test:odd", delivery.data.decode())
                 else:
                     delivery.accept()
-            before = len(got)
-            await caller.until(lambda before=before, settled=settled: len(got) == before + len(settled))
+            await caller.until(partial(lambda many: len(got) == many, len(got) + len(settled)))
     for number, outcome in got.items():
         wanted = OutcomeKind.REJECTED if number % 3 else OutcomeKind.ACCEPTED
         assert outcome is not None
@@ -98,8 +105,8 @@ async def test_every_outcome_has_its_way(peer: Peer) -> None:
     async with calling(peer) as (caller, connection):
         link = await sender_with_credit(caller, connection)
         for count in range(len(wanted)):
-            link.send(b"x", lambda outcome: (got.append(outcome), caller.note()))
-            await caller.until(lambda count=count: len(got) > count)
+            link.send(b"x", noting(caller, got.append))
+            await caller.until(partial(lambda many: len(got) > many, count))
     assert got == wanted
 
 
@@ -360,7 +367,7 @@ def test_uvloop_drives_it_too() -> None:
             link = await sender_with_credit(caller, connection)
             got: list[Outcome | None] = []
             for _ in range(50):
-                link.send(bytes(100_000), lambda outcome: (got.append(outcome), caller.note()))
+                link.send(bytes(100_000), noting(caller, got.append))
             await caller.until(lambda: len(got) == 50)
             assert {outcome.kind for outcome in got if outcome is not None} == {OutcomeKind.ACCEPTED}
 

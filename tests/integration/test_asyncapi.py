@@ -13,7 +13,7 @@ import pytest
 import yaml
 from desk import RunAgent, desk
 from jsonschema import Draft7Validator, FormatChecker
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
 from protocols.amqp.client import Address, Delivery
@@ -42,7 +42,7 @@ def strict(node: Any) -> Any:
 
 
 def validator(reference: str, document: dict[str, Any] = DOCUMENT) -> Draft7Validator:
-    registry: Registry[Any] = Registry().with_resource("urn:document", Resource(document, DRAFT7))
+    registry: Registry[Any] = Registry().with_resource("urn:document", DRAFT7.create_resource(document))
     return Draft7Validator(
         {"$ref": f"urn:document#{reference}"}, registry=registry, format_checker=FormatChecker()
     )

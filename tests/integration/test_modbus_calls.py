@@ -1,5 +1,6 @@
 """The calls: against pymodbus's server, with wrong arguments, and with false answers."""
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,7 +30,7 @@ async def pymodbus_connection() -> AsyncIterator[dict[str, Any]]:
     unit = SimDevice(UNIT, simdata=([bits], [bits], [registers], [registers]))
     server = ModbusTcpServer(unit, address=("127.0.0.1", 0), identity=identity)
     await server.listen()
-    assert server.transport is not None
+    assert isinstance(server.transport, asyncio.Server)
     port = server.transport.sockets[0].getsockname()[1]
     yield {"transport": "tcp", "host": "127.0.0.1", "port": port, "unit": UNIT}
     await server.shutdown()

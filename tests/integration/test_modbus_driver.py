@@ -251,7 +251,7 @@ async def test_pauses_are_kept() -> None:
             times.append(loop.time())
             peer.answer(request)
 
-    pauses = {"pause_after_connect": "60ms", "pause_between_requests": "30ms"}
+    pauses: dict[str, Any] = {"pause_after_connect": "60ms", "pause_between_requests": "30ms"}
     async with tcp_device(script) as connection, connected(connection, **pauses) as driver:
         await driver.read(["a", "b"])
     gaps = [after - before for before, after in itertools.pairwise(times)]

@@ -1,7 +1,7 @@
 """What all tests with real peers share: a missing peer skips them, or fails them where peers are required."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 import pytest
@@ -79,7 +79,7 @@ def any_broker(request: pytest.FixtureRequest, brokers: Brokers) -> Broker:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Adds the end of the broker's log to the report of a failed test."""
     report = yield
     fixtures = getattr(item, "funcargs", {})

@@ -94,7 +94,7 @@ async def test_what_was_in_flight_at_a_restart_is_known_and_sent_again(broker: B
             await inbox.until(count // 10)
             await asyncio.to_thread(broker.restart)
         numbers = await line.until(
-            lambda: len({message.body for message in inbox.messages}) > count and inbox.messages,
+            lambda: inbox.messages if len({message.body for message in inbox.messages}) > count else [],
             "all messages",
         )
         assert {int(message.body) for message in numbers} == set(range(count + 1))
@@ -102,7 +102,7 @@ async def test_what_was_in_flight_at_a_restart_is_known_and_sent_again(broker: B
 
 async def fill(line: Line, sender: Sender, size: int, most: int) -> list[asyncio.Future[Outcome]]:
     """Sends until the broker gives no more credit."""
-    futures = []
+    futures: list[asyncio.Future[Outcome]] = []
     body = encode(Message(body=bytes(size), durable=True))
     async with asyncio.timeout(30):
         while len(futures) < most:

@@ -22,7 +22,7 @@ async def test_the_javascript_example_prints_values(need: Callable[[str, str | N
     demo = await asyncio.create_subprocess_exec(COMMAND, "demo", "--port", "0", stdout=PIPE)
     try:
         port = await first(demo, rb"HILGATE_BROKER=amqp://127.0.0.1:(\d+)")
-        words = ["node", ROOT / "docs/examples/events.js", "127.0.0.1", port, "demo"]
+        words = ["node", str(ROOT / "docs/examples/events.js"), "127.0.0.1", port, "demo"]
         example = await asyncio.create_subprocess_exec(*words, stdout=PIPE, env=environment)
         try:
             assert float(await first(example, rb"^\S+Z pump-plc speed (\S+)$")) >= 0

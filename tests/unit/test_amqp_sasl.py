@@ -15,7 +15,7 @@ def negotiate(
 ) -> tuple[proton.Transport, bytes]:
     """proton's client against the server; gives the client's transport and what follows the negotiation."""
     transport, connection = proton.Transport(), proton.Connection()
-    if user is not None:
+    if user is not None and password is not None:
         connection.user, connection.password = user, password
     sasl = transport.sasl()
     sasl.allowed_mechs(mechanism)
@@ -24,7 +24,7 @@ def negotiate(
     connection.open()
     rest = b""
     while (pending := transport.pending()) > 0:
-        said = bytes(transport.peek(pending))
+        said = transport.peek(pending) or b""
         transport.pop(pending)
         if server.state is not SaslState.GOING_ON:
             rest += said
@@ -114,7 +114,7 @@ def test_frames_in_pieces_are_put_together(size: int) -> None:
     transport.bind(connection)
     while whole.state is SaslState.GOING_ON:
         pending = transport.pending()
-        said = bytes(transport.peek(pending))
+        said = transport.peek(pending) or b""
         transport.pop(pending)
         for start in range(0, len(said), size):
             transport.push(whole.feed(said[start : start + size])[0])

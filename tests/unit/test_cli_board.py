@@ -243,7 +243,8 @@ def test_any_result_can_be_shown(data: Any) -> None:
 
 def test_availability_is_read_from_what_the_wire_says() -> None:
     fleet = Fleet()
-    more = {"lease": None, "labels": {"site": "muc"}, "outbox": {"messages": 0}, "new-field": 1}
+    more: dict[str, Any] = {"lease": None, "labels": {"site": "muc"}, "new-field": 1}
+    more["outbox"] = {"messages": 0}
     fleet.take(event(AVAILABILITY, availability(**more), "/benches/rig-07"), 0.0)
     ((known, _),) = fleet.rows()
     assert isinstance(known, Availability)

@@ -101,5 +101,5 @@ def test_a_result_answers_the_correlation_id_else_the_message_id() -> None:
         ({"ttl_ms": 100, "absolute_expiry_ms": NOW_MS + 5}, NOW_MS + 5),
     ],
 )
-def test_the_earlier_expiry_counts(fields: dict[str, int], expires: int | None) -> None:
+def test_the_earlier_expiry_counts(fields: dict[str, Any], expires: int | None) -> None:
     assert parse(command(**fields), NOW_NS).expires_ms == expires

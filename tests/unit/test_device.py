@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,8 +76,8 @@ async def crash(sink: Sink) -> None:
 class Bench:
     """A supervised device and what was seen of it."""
 
-    def __init__(self, driver: ScriptedDriver, tmp_path: Path, **config: Any) -> None:
-        self.store = MemoryStore(tmp_path, 10**6, 3600)
+    def __init__(self, driver: ScriptedDriver, **config: Any) -> None:
+        self.store = MemoryStore(None, 10**6, 3600)
         self.latest = LatestValues()
         self.states: list[tuple[DeviceState, str]] = []
         self.changed = asyncio.Event()
@@ -112,18 +111,18 @@ def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_module, "BACKOFF_MOST_S", 0.004)
 
 
-async def test_it_is_online_with_the_first_value_and_not_before(tmp_path: Path) -> None:
-    bench = Bench(ScriptedDriver([None], [forever]), tmp_path)
+async def test_it_is_online_with_the_first_value_and_not_before() -> None:
+    bench = Bench(ScriptedDriver([None], [forever]))
     assert bench.device.status is DeviceState.CONNECTING
     async with bench.supervised():
         await bench.until(DeviceState.ONLINE)
         assert bench.latest.get("plc")["speed"].value == 5
 
 
-async def test_an_absent_device_is_tried_again_and_said_once(tmp_path: Path) -> None:
+async def test_an_absent_device_is_tried_again_and_said_once() -> None:
     absent = DriverError("disconnected", "nobody there")
     driver = ScriptedDriver([absent, absent, absent, None], [forever])
-    bench = Bench(driver, tmp_path)
+    bench = Bench(driver)
     async with bench.supervised():
         await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE)
     assert bench.states[0] == (DeviceState.OFFLINE, "nobody there")
@@ -131,14 +130,14 @@ async def test_an_absent_device_is_tried_again_and_said_once(tmp_path: Path) -> 
     assert driver.closed == 4
 
 
-async def test_a_lost_link_leaves_no_old_value(tmp_path: Path) -> None:
+async def test_a_lost_link_leaves_no_old_value() -> None:
     hold = asyncio.Event()
 
     async def second(sink: Sink) -> None:
         await hold.wait()
         await forever(sink)
 
-    bench = Bench(ScriptedDriver([None], [lose, second]), tmp_path)
+    bench = Bench(ScriptedDriver([None], [lose, second]))
     async with bench.supervised():
         await bench.until(DeviceState.ONLINE, DeviceState.OFFLINE)
         last = bench.latest.get("plc")
@@ -151,22 +150,38 @@ async def test_a_lost_link_leaves_no_old_value(tmp_path: Path) -> None:
         assert (await bench.device.read(["speed"])).values == {"speed": 1}
 
 
-async def test_a_fault_of_the_driver_is_the_devices_and_ends_nothing(tmp_path: Path) -> None:
-    bench = Bench(ScriptedDriver([None], [crash, forever]), tmp_path)
+async def test_a_fault_of_the_driver_is_the_devices_and_ends_nothing() -> None:
+    bench = Bench(ScriptedDriver([None], [crash, forever]))
     async with bench.supervised():
         await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE)
     assert "ZeroDivisionError" in bench.states[0][1]
 
 
-async def test_a_disabled_device_is_left_alone(tmp_path: Path) -> None:
+async def test_a_driver_that_fails_to_close_or_ends_by_itself_is_connected_again() -> None:
+    class Clumsy(ScriptedDriver):
+        async def close(self) -> None:
+            await super().close()
+            raise OSError("cannot close")
+
+    async def end(sink: Sink) -> None:
+        sink.sample(Sample(1, {"speed": 5}))
+
+    driver = Clumsy([None], [end, forever])
+    bench = Bench(driver)
+    async with bench.supervised():
+        await bench.until(DeviceState.ONLINE, DeviceState.OFFLINE, DeviceState.ONLINE)
+    assert driver.closed == 2
+
+
+async def test_a_disabled_device_is_left_alone() -> None:
     driver = ScriptedDriver([None], [forever])
-    bench = Bench(driver, tmp_path, enabled=False)
+    bench = Bench(driver, enabled=False)
     await bench.device.supervise()
     assert (bench.device.status, driver.attempts) == (DeviceState.DISABLED, 0)
 
 
-async def test_missed_cycles_are_handed_out_once(tmp_path: Path) -> None:
-    bench = Bench(ScriptedDriver([None], [forever]), tmp_path)
+async def test_missed_cycles_are_handed_out_once() -> None:
+    bench = Bench(ScriptedDriver([None], [forever]))
     bench.device.missed(2, 0.01)
     bench.device.missed(3, 0.01)
     assert bench.device.take_missed()[0] == 5
@@ -174,15 +189,15 @@ async def test_missed_cycles_are_handed_out_once(tmp_path: Path) -> None:
     assert bench.device.missed_cycles == 5
 
 
-async def test_with_report_change_equal_values_leave_once_and_again_after_a_loss(tmp_path: Path) -> None:
+async def test_with_report_change_equal_values_leave_once_and_again_after_a_loss() -> None:
     async def same(sink: Sink) -> None:
         for number in range(5):
             sink.sample(Sample(number, {"speed": 5}))
         raise DriverError("disconnected", "cable pulled")
 
-    bench = Bench(ScriptedDriver([None], [same, same, forever]), tmp_path, report="change")
+    bench = Bench(ScriptedDriver([None], [same, same, forever]), report="change")
     sent: list[Sample] = []
-    bench.device._batch.add = sent.append  # type: ignore[method-assign]
+    bench.device._batch.add = sent.append  # type: ignore[method-assign, assignment]
     async with bench.supervised():
         await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE, DeviceState.OFFLINE, DeviceState.ONLINE)
     assert [(dict(sample.values), dict(sample.bad)) for sample in sent] == [

@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from brokers.process import PEERS, ROOT, Broker
 
@@ -117,7 +117,7 @@ class RabbitMQ(Broker):
             {"source": "amq.topic", "destination": queue, "destination_type": "queue", "routing_key": topic}
             for topic in topics
         ]
-        definitions = {
+        definitions: dict[str, list[dict[str, Any]]] = {
             "queues": [{"name": queue, "durable": True, "auto_delete": False, "arguments": {}}],
             "bindings": [binding | {"arguments": {}} for binding in bindings],
         }
