@@ -1,6 +1,7 @@
 """One agent: bench, commands, availability and uplink around one AMQP connection."""
 
 import asyncio
+import contextlib
 import platform
 from collections.abc import Collection
 
@@ -17,7 +18,7 @@ from agent.rivals import Rivals
 from agent.settings import Settings
 from agent.store import MemoryStore
 from agent.uplink import Uplink
-from protocols.amqp.client import Address, Client, LinkState, Receiver
+from protocols.amqp.client import Address, Client, LinkState
 
 COMMAND_GRACE_S = 4.0
 """How long a stop waits for commands under way."""
@@ -26,6 +27,10 @@ FLUSH_GRACE_S = 2.0
 CLOSE_GRACE_S = 1.5
 """How long a stop waits for links to close."""
 RIVAL_CREDIT = 100
+START_GRACE_S = 5.0
+"""How long commands wait at the start for devices that do not answer."""
+MAX_CREDIT = 10_000
+"""Commands that the broker may hand over at once."""
 
 
 class Agent:
@@ -87,14 +92,16 @@ class Agent:
                 work.append(
                     group.create_task(serve(self.availability, self.bench, self._settings.http), name="web")
                 )
-            receivers = self._listen()
+            rivals = self.client.receiver(AVAILABILITY_ADDRESS, self.rivals.on_message, credit=RIVAL_CREDIT)
+            taking = group.create_task(self._take_commands(), name="command receiver")
             await stop.wait()
             self._log.info("agent stops")
             self.availability.leave("stopping")
             await self.commands.stop(COMMAND_GRACE_S)
-            for receiver in receivers:
-                receiver.close()
+            # Commands are answered and settled before their link goes; the rest goes back with the link.
             await _end(work)
+            await _end([taking])
+            rivals.close()
             self.availability.leave("offline")
             if self.client.connected:
                 await self.uplink.flush(FLUSH_GRACE_S)
@@ -102,15 +109,20 @@ class Agent:
         self.store.close()
         self._log.info("agent stopped")
 
-    def _listen(self) -> tuple[Receiver, ...]:
-        bench = self._settings.bench
-        # Queues bound what waits for one device; credit must let the other devices' commands past it.
-        credit = QUEUE_LIMIT * (len(self.bench.profile.devices) + 2)
-        commands = Address(f"hil.{bench}.commands", "queue")
-        return (
-            self.client.receiver(commands, self.commands.on_message, credit=credit),
-            self.client.receiver(AVAILABILITY_ADDRESS, self.rivals.on_message, credit=RIVAL_CREDIT),
-        )
+    async def _take_commands(self) -> None:
+        """Receives commands from when the devices were tried: what waited for the agent finds them there."""
+        await self.bench.made.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_GRACE_S):
+                await self.bench.tried.wait()
+        address = Address(f"hil.{self._settings.bench}.commands", "queue")
+        # A full queue of one device must leave credit for the others' commands.
+        credit = min(MAX_CREDIT, QUEUE_LIMIT * (len(self.bench.devices) + 1))
+        receiver = self.client.receiver(address, self.commands.on_message, credit=credit)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            receiver.close()
 
     def _on_link(self, state: LinkState, reason: str) -> None:
         self._log.info("broker link", state=state, reason=reason)

@@ -22,6 +22,8 @@ from protocols.timestamps import rfc3339
 State = Literal["starting", "available", "leased", "degraded", "fault", "maintenance", "stopping", "offline"]
 
 TTL_INTERVALS = 3
+MAX_REASON = 256
+"""Characters kept of a reason that somebody gave."""
 
 
 class Availability:
@@ -68,9 +70,9 @@ class Availability:
         if not self.enabled:
             return "maintenance"
         devices = [device for device in self._bench.devices.values() if device.config.enabled]
-        if not self._bench.devices or not all(device.tried for device in devices):
+        if not self._bench.tried.is_set():
             return "starting"
-        if devices and not any(device.usable for device in devices):
+        if not any(device.usable for device in devices):
             return "fault"
         if self._rivals.heard() or any(device.status is not DeviceState.ONLINE for device in devices):
             return "degraded"
@@ -84,11 +86,13 @@ class Availability:
         for name, device in self._bench.devices.items():
             if device.status not in (DeviceState.ONLINE, DeviceState.DISABLED):
                 said.append(f"{name} is {device.status}{': ' if device.reason else ''}{device.reason}")
+        if self._bench.made.is_set() and not any(d.config.enabled for d in self._bench.devices.values()):
+            said.append("every device is disabled in the profile")
         return "; ".join(said)
 
     def enable(self, enabled: bool, why: str = "") -> None:
         """Opens the bench for commands that move it, or closes it."""
-        self.enabled, self._why_disabled = enabled, "" if enabled else why
+        self.enabled, self._why_disabled = enabled, "" if enabled else why[:MAX_REASON]
         self.changed()
 
     def changed(self) -> None:
@@ -142,7 +146,8 @@ class Availability:
             "devices": {
                 name: {
                     "protocol": device.config.protocol,
-                    "state": device.status,
+                    # After the stop nobody looks at the devices any more.
+                    "state": DeviceState.OFFLINE if self._phase == "offline" else device.status,
                     "mode": device.mode,
                     "since": rfc3339(device.since_ns),
                     "reason": device.reason,

@@ -22,6 +22,10 @@ class Bench:
         self.devices: dict[str, Device] = {}
         self.changed = asyncio.Event()
         """Set when some device's state changed; whoever waits clears it."""
+        self.made = asyncio.Event()
+        """Set once `devices` is complete."""
+        self.tried = asyncio.Event()
+        """Set once the first attempt to reach each device has ended."""
         self._events = events
         self._shared: Shared = {}
 
@@ -36,13 +40,19 @@ class Bench:
             for name, config in configs.items():
                 driver = protocols()[config.protocol].driver(config, self._shared)
                 self.devices[name] = Device(
-                    config, driver, self.mode, self._events, self.latest, self.changed.set
+                    config, driver, self.mode, self._events, self.latest, self._note_change
                 )
-            self.changed.set()
+            self.made.set()
+            self._note_change()
             async with asyncio.TaskGroup() as group:
                 for name, device in self.devices.items():
                     group.create_task(device.supervise(), name=f"device {name}")
                 await asyncio.get_running_loop().create_future()
+
+    def _note_change(self) -> None:
+        self.changed.set()
+        if self.made.is_set() and all(device.tried for device in self.devices.values()):
+            self.tried.set()
 
     async def _simulated(self, stack: contextlib.AsyncExitStack) -> Mapping[str, DeviceConfig]:
         configs: dict[str, DeviceConfig] = {}

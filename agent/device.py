@@ -1,7 +1,6 @@
 """One device under supervision: connect, run, reconnect; its state and its quality."""
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,8 @@ from protocols.base import DeviceConfig, DeviceState, Driver, DriverError, Quali
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 30.0
+CLOSE_GRACE_S = 1.0
+"""How long a driver may take to close."""
 STEADY_S = 10.0
 """A link that held this long starts its backoff anew."""
 
@@ -133,10 +134,14 @@ class Device:
         if not any(point.readable for point in self.config.points.values()):
             self._set(DeviceState.ONLINE)
         await self.driver.run(self)
+        raise DriverError("disconnected", "the driver ended by itself")
 
     async def _close(self) -> None:
-        with contextlib.suppress(DriverError):
-            await self.driver.close()
+        try:
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await self.driver.close()
+        except Exception as error:  # noqa: BLE001  # whatever a driver does here, the agent goes on
+            self._log.warning("driver did not close", reason=f"{type(error).__name__}: {error}")
 
     def _lost(self, reason: str) -> None:
         log = self._log.debug if self.status is DeviceState.OFFLINE else self._log.warning

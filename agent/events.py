@@ -21,6 +21,9 @@ RESULT = "io.hilgate.result.v1"
 
 AVAILABILITY_ADDRESS = Address("hil.availability", "topic")
 
+LAST_VALUE_KEY = "_AMQ_LVQ_NAME"
+"""The application property by which Artemis and the embedded broker keep a last value for each key."""
+
 _PRIORITY = {AVAILABILITY: 7, RESULT: 6}
 _OTHER_PRIORITY = 4
 
@@ -131,6 +134,8 @@ class Events:
         message.ttl_ms = None if ttl is None else max(1, round(ttl * 1000))
         message.creation_ms = time_ns // 1_000_000
         message.to = address.name
+        if kind == AVAILABILITY:
+            message.properties[LAST_VALUE_KEY] = self._bench
         message.correlation_id = correlation_id
         # Only telemetry goes stale in the outbox: a hole in the bench's own sequence would read as loss.
         expires = time.monotonic() + ttl if ttl is not None and lane is Lane.TELEMETRY else None

@@ -12,6 +12,10 @@ from protocols.amqp.client import Delivery
 from protocols.amqp.cloudevents import from_message
 from protocols.amqp.types import CodecError
 
+MAX_INTERVAL_S = 3600
+DEFAULT_INTERVAL_S = 5.0
+"""Taken for another agent's heartbeat where it says none that makes sense."""
+
 
 class Rivals:
     """Listens to `hil.availability` for this bench's id in another agent's mouth."""
@@ -42,18 +46,24 @@ class Rivals:
         except (CodecError, msgspec.DecodeError, ValueError) as error:
             self._log.debug("not an availability message", error=str(error))
             return
+        before = self.heard()
         if body.get("state") == "offline":
             self._until = 0.0
         else:
             self._hear(body)
-        self._changed()
+        if self.heard() != before:
+            self._changed()
 
     def _hear(self, body: dict[str, Any]) -> None:
         agent, interval = body.get("agent"), body.get("interval_s")
         host = agent.get("hostname") if isinstance(agent, dict) else None
-        self._rival = (
+        rival = (
             f"another agent (host {host!s:.64}, epoch {body.get('epoch')!s:.20}) also runs bench"
             f" {self._bench_id}: stop one of them"
         )
-        self._until = time.monotonic() + 3 * (interval if isinstance(interval, int | float) else 5.0)
-        self._log.error(self._rival)
+        log = self._log.debug if rival == self.heard() else self._log.error
+        log(rival)
+        self._rival = rival
+        if not isinstance(interval, int | float) or not 0 < interval <= MAX_INTERVAL_S:
+            interval = DEFAULT_INTERVAL_S
+        self._until = time.monotonic() + 3 * interval

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import structlog
 
-from agent.store import REPLIES, Outbox, Outgoing
+from agent.store import REPLIES, Lane, Outbox, Outgoing
 from protocols.amqp.client import (
     Address,
     Client,
@@ -21,6 +21,8 @@ from protocols.amqp.client import (
 
 WINDOW = 64
 """Messages of one channel in flight at once."""
+REPLY_PATIENCE_S = 10.0
+"""How long a result may hold up others for want of credit at its address."""
 RETRY_S = 1.0
 """Pause after a broker gave a message back or refused a link."""
 
@@ -38,6 +40,7 @@ class Uplink:
         self._outbox = outbox
         self._new: asyncio.Queue[Address] = asyncio.Queue()
         outbox.on_channel = self._new.put_nowait
+        self._refused: set[Address] = set()
         self.unrouted = 0
         """Messages that the broker took and nobody listens to."""
         self.dead_letters = 0
@@ -82,11 +85,12 @@ class Uplink:
                 try:
                     await sender.ready()
                 except LinkRefused as error:
-                    self._log.warning(
-                        "the broker refuses the address", address=channel.name, reason=str(error)
-                    )
+                    log = self._log.debug if channel in self._refused else self._log.warning
+                    log("the broker refuses the address", address=channel.name, reason=str(error))
+                    self._refused.add(channel)
                     await asyncio.sleep(RETRY_S)
                     continue
+                self._refused.discard(channel)
             message = self._outbox.take(channel)
             if message is None:
                 return
@@ -133,16 +137,20 @@ class Uplink:
                 task.add_done_callback(lambda _: slots.release())
 
     async def _reply(self, message: Outgoing) -> None:
-        while True:
-            try:
-                if self._settle(message, await self._client.reply(message.address.name, message.data)):
-                    return
-            except ConnectionLost:
-                self._log.debug("a result waits for the broker")
-            except TooLarge as error:
-                self._bury(message, str(error))
-                return
+        try:
+            async with asyncio.timeout(REPLY_PATIENCE_S):
+                outcome = await self._client.reply(message.address.name, message.data)
+        except (ConnectionLost, TimeoutError):
+            # Others may have credit: this one makes room for them and has its turn again.
+            self._log.debug("a result waits", address=message.address.name)
             await asyncio.sleep(RETRY_S)
+            self._outbox.postpone(message)
+        except TooLarge as error:
+            self._bury(message, str(error))
+        else:
+            if not self._settle(message, outcome):
+                await asyncio.sleep(RETRY_S)
+                self._outbox.postpone(message)
 
     # -- outcomes -------------------------------------------------------------------------------
 
@@ -163,4 +171,7 @@ class Uplink:
     def _bury(self, message: Outgoing, why: str) -> None:
         self.dead_letters += 1
         self._log.error("the broker refused a message for good", address=message.address.name, why=why)
-        self._outbox.done(message)
+        if message.lane is Lane.RESULT:
+            self._outbox.done(message)
+        else:
+            self._outbox.give_up(message, "rejected")

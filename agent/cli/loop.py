@@ -3,11 +3,16 @@
 import asyncio
 import contextlib
 import math
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_EXIT_GRACE_S = 1.0
+"""How long threads may take to end after all else has."""
 
 Main = Callable[[asyncio.Event], Coroutine[None, None, T]]
 """What a command does until it is done or its event is set, which SIGINT and SIGTERM do."""
@@ -19,8 +24,17 @@ def execute(main: Main[T]) -> T:
     Raises:
         KeyboardInterrupt: it was cancelled by a second signal.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_until_signal(main))
+    # A name that is being looked up cannot be interrupted, and the runner waits for its thread.
+    last_resort = threading.Timer(_EXIT_GRACE_S, os._exit, (0,))
+    last_resort.daemon = True
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            try:
+                return runner.run(_until_signal(main))
+            finally:
+                last_resort.start()
+    finally:
+        last_resort.cancel()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

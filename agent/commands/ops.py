@@ -8,6 +8,7 @@ from typing import Any
 from agent.availability import Availability
 from agent.bench import Bench
 from agent.commands.parse import Command, object_field, text_field
+from agent.commands.result import NotVerified
 from agent.device import Device
 from agent.plugins import protocols
 from protocols.base import DriverError, Point, Refused, Sample, Value
@@ -150,16 +151,20 @@ async def _verify(device: Device, written: Sample) -> Mapping[str, Value]:
     """Reads back what was written.
 
     Raises:
-        DriverError: `verify-mismatch`, or the device did not answer.
+        NotVerified: it reads back as something else, or not at all.
     """
-    back = await device.read(list(written.values))
-    wrong = [name for name, value in written.values.items() if not _same(value, back.values.get(name))]
-    if wrong:
-        name = wrong[0]
-        got = back.values.get(name, back.bad.get(name))
-        raise DriverError(
-            "verify-mismatch", f"{name} was written as {written.values[name]} and reads back as {got}"
-        )
+    try:
+        back = await device.read(list(written.values))
+    except DriverError as error:
+        text = f"written, but not read back: {error}"
+        raise NotVerified(DriverError(error.code, text), written.values, {}) from error
+    for name, value in written.values.items():
+        if not _same(value, back.values.get(name)):
+            got = back.values.get(name, back.bad.get(name))
+            mismatch = DriverError(
+                "verify-mismatch", f"{name} was written as {value} and reads back as {got}"
+            )
+            raise NotVerified(mismatch, written.values, back.values)
     return back.values
 
 

@@ -10,6 +10,10 @@ from protocols.amqp.types import ULong
 from protocols.base import Refused
 
 MAX_COMMAND_BYTES = 1024 * 1024
+MAX_ID = 1024
+"""Characters of a message-id; a binary one takes two a byte."""
+MAX_OP = 64
+"""Characters of an op that a result gives back; no op has as many."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -26,6 +30,8 @@ class Command(msgspec.Struct, frozen=True):
     expires_ms: int | None
     """The earlier of absolute-expiry-time and creation (or arrival) time plus ttl, UTC."""
     received_ns: int
+    size: int
+    """Bytes of the body."""
 
 
 class NotACommand(Exception):
@@ -50,19 +56,25 @@ def parse(message: Message, received_ns: int) -> Command:
         raise NotACommand(
             "malformed", "the message has no message-id, so it could not be told from a repeated one"
         )
+    if len(key := journal_key(message.message_id)) > MAX_ID:
+        raise NotACommand("malformed", f"the message-id is longer than {MAX_ID} characters")
+    if str(message.properties.get("cloudEvents:type", "")).startswith("io.hilgate."):
+        # A result whose reply_to named a commands queue would else command that bench on our rights.
+        raise NotACommand("malformed", "the message is an event of a bench, not a command")
     fields = _json(message.body)
     if not isinstance(fields, dict) or not isinstance(fields.get("op"), str):
         raise NotACommand("malformed", 'the body must be a JSON object such as {"op": "ping"}')
     return Command(
-        key=journal_key(message.message_id),
-        op=fields["op"],
+        key=key,
+        op=fields["op"][:MAX_OP],
         fields=fields,
         reply_to=message.reply_to,
-        correlation_id=answer_to(message) or message.message_id,
+        correlation_id=message.message_id if message.correlation_id is None else message.correlation_id,
         user=(message.user_id or b"").decode(errors="replace")[:256],
         created_ms=message.creation_ms,
         expires_ms=_expiry(message, received_ns),
         received_ns=received_ns,
+        size=len(message.body),
     )
 
 

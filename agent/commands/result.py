@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from protocols.base import DriverError, Refused
+from protocols.base import DriverError, Refused, Value
 from protocols.timestamps import rfc3339
 
 Status = Literal["ok", "rejected", "failed", "indeterminate"]
@@ -28,6 +28,14 @@ class Result(msgspec.Struct, frozen=True):
         return msgspec.json.encode(self)
 
 
+class NotVerified(DriverError):
+    """All values were written, and reading them back failed or gave others: `data` has what is known."""
+
+    def __init__(self, cause: DriverError, written: Mapping[str, Value], back: Mapping[str, Value]) -> None:
+        super().__init__(cause.code, str(cause), written)
+        self.data = {"values": written, "read_back": back}
+
+
 def result(
     op: str, received_ns: int, status: Status, *, code: str = "", message: str = "", data: Any = None
 ) -> Result:
@@ -40,6 +48,8 @@ def of_error(op: str, received_ns: int, error: Exception) -> Result:
     match error:
         case Refused():
             return result(op, received_ns, "rejected", code=error.code, message=str(error))
+        case NotVerified():
+            return result(op, received_ns, "failed", code=error.code, message=str(error), data=error.data)
         case DriverError(written=written) if written:
             data: Mapping[str, Any] = {"values": written}
             return result(op, received_ns, "failed", code="partial", message=str(error), data=data)

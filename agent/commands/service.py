@@ -15,8 +15,10 @@ from protocols.amqp.codec import Message
 from protocols.amqp.types import CodecError
 from protocols.base import DriverError, Refused
 
-QUEUE_LIMIT = 64
+QUEUE_LIMIT = 1000
 """Commands that may wait for one device; one more is answered `busy`."""
+WAITING_BYTES = 64 * 1024 * 1024
+"""Bytes of all commands that wait, beyond which another is answered `busy`."""
 BENCH_QUEUE = ""
 
 _WRITING_OPS = ("write", "call")
@@ -42,6 +44,7 @@ class CommandService:
         self._max_age_ms = max_age * 1000
         self._require_time = require_time
         self._pending: dict[str, list[tuple[Command, Delivery]]] = {}
+        self._waiting_bytes = 0
         self._queues: dict[str, asyncio.Queue[Command]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
@@ -61,11 +64,13 @@ class CommandService:
             self._group = None
 
     async def stop(self, grace: float) -> None:
-        """Finishes what is under way within `grace` seconds; what has not begun goes back to the broker."""
+        """Finishes what is under way within `grace` seconds, and begins nothing any more.
+
+        What has not begun stays unsettled: the broker has it back when the receiver closes.
+        """
         self._stopping = True
         for key in [key for key in self._pending if key not in self._at_work]:
-            for _, delivery in self._pending.pop(key):
-                delivery.release()
+            del self._pending[key]
         try:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
@@ -75,8 +80,7 @@ class CommandService:
     def on_message(self, delivery: Delivery) -> None:
         """Takes one message from the commands queue."""
         if self._stopping or self._group is None:
-            delivery.release()
-            return
+            return  # unsettled, as above; released it would come again at once
         received_ns = time.time_ns()
         try:
             message = delivery.message()
@@ -103,14 +107,17 @@ class CommandService:
             waiting.append((command, delivery))
             return
         self._pending[command.key] = [(command, delivery)]
+        self._waiting_bytes += command.size
         try:
             self._enqueue(command)
         except Refused as error:
-            self._finish(command, of_error(command.op, command.received_ns, error))
+            outcome = of_error(command.op, command.received_ns, error)
+            # Nothing is held against a command that was sent at a bad moment: it may come again.
+            self._finish(command, outcome, outcome.encode(), record=error.code != "busy")
 
     def _enqueue(self, command: Command) -> None:
         if not self._ops.known(command.op):
-            raise Refused("unknown-op", f"this agent has no op {command.op!r:.80}")
+            raise Refused("unknown-op", f"this agent has no op {command.op!r}")
         device = self._ops.device_of(command)
         name = BENCH_QUEUE if device is None else device.name
         queue = self._queues.get(name)
@@ -118,16 +125,15 @@ class CommandService:
             queue = self._queues[name] = asyncio.Queue(QUEUE_LIMIT)
             assert self._group is not None  # on_message releases while there is none
             self._group.create_task(self._work(queue), name=f"commands {name or 'bench'}")
-        try:
-            queue.put_nowait(command)
-        except asyncio.QueueFull:
-            raise Refused("busy", f"{QUEUE_LIMIT} commands already wait for {name or 'the bench'}") from None
+        if queue.full() or self._waiting_bytes > WAITING_BYTES:
+            raise Refused("busy", f"{queue.qsize()} commands already wait for {name or 'the bench'}")
+        queue.put_nowait(command)
 
     async def _work(self, queue: asyncio.Queue[Command]) -> None:
         while True:
             command = await queue.get()
             if command.key not in self._pending:
-                continue  # given back to the broker by stop()
+                continue  # left to the broker by stop()
             self._at_work.add(command.key)
             self._idle.clear()
             try:
@@ -138,21 +144,23 @@ class CommandService:
                     self._idle.set()
 
     async def _carry_out(self, command: Command) -> None:
+        op, received_ns = command.op, command.received_ns
         try:
             self._judge_time(command)
             self._journal.begin(command.key)
-            data = await self._ops.carry_out(command)
-        except (Refused, DriverError) as error:
-            self._finish(command, of_error(command.op, command.received_ns, error))
+            outcome = result(op, received_ns, "ok", data=await self._ops.carry_out(command))
+            body = outcome.encode()
         except asyncio.CancelledError:
             text = "the agent stopped while this was being carried out; it may or may not have had effect"
-            self._finish(command, result(command.op, command.received_ns, "indeterminate", message=text))
+            outcome = result(op, received_ns, "indeterminate", message=text)
+            self._finish(command, outcome, outcome.encode())
             raise
         except Exception as error:  # noqa: BLE001  # reported as this command's result
-            self._log.exception("command failed by a fault of the agent", op=command.op, id=command.key)
-            self._finish(command, of_error(command.op, command.received_ns, error))
-        else:
-            self._finish(command, result(command.op, command.received_ns, "ok", data=data))
+            if not isinstance(error, Refused | DriverError):
+                self._log.exception("command failed by a fault of the agent", op=op, id=command.key)
+            outcome = of_error(op, received_ns, error)
+            body = outcome.encode()
+        self._finish(command, outcome, body)
 
     def _judge_time(self, command: Command) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -164,9 +172,9 @@ class CommandService:
         if command.created_ms is None and self._require_time and command.op in _WRITING_OPS:
             raise Refused("expired", "this bench wants a creation-time on every command that writes")
 
-    def _finish(self, command: Command, outcome: Result) -> None:
-        body = outcome.encode()
-        self._journal.finish(command.key, body)
+    def _finish(self, command: Command, outcome: Result, body: bytes, *, record: bool = True) -> None:
+        if record:
+            self._journal.finish(command.key, body)
         log = self._log.info if outcome.status == "ok" else self._log.warning
         log(
             "command",
@@ -177,8 +185,14 @@ class CommandService:
             code=outcome.code,
             message=outcome.message,
         )
+        self._waiting_bytes -= command.size
+        # It may have come more than once meanwhile, for instance over a new connection: whoever asked in
+        # the same words has one answer.
+        answered = set()
         for asked, delivery in self._pending.pop(command.key, ()):
-            self._send(asked, body)
+            if (asked.reply_to, asked.correlation_id) not in answered:
+                answered.add((asked.reply_to, asked.correlation_id))
+                self._send(asked, body)
             delivery.accept()
 
     def _send(self, command: Command, body: bytes) -> None:

@@ -78,6 +78,12 @@ class Outbox(Protocol):
     def done(self, message: Outgoing) -> None:
         """Forgets a message: the broker has it, or nobody wants it."""
 
+    def give_up(self, message: Outgoing, reason: str) -> None:
+        """Forgets a message that nobody will get, and counts it as a loss."""
+
+    def postpone(self, message: Outgoing) -> None:
+        """Makes a message in flight wait again, behind all others of its channel."""
+
     def retry(self, messages: Sequence[Outgoing]) -> None:
         """Makes messages in flight wait again, in their old order."""
 

@@ -1,16 +1,20 @@
 """A store that lives as long as the process; only the epoch is kept on disk."""
 
 import asyncio
+import fcntl
 import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from agent.store.base import Journal, JournalEntry, Lane, Loss, Outbox, OutboxStats, Outgoing
 from protocols.amqp.flavours import Address
 
 JOURNAL_RETENTION_S = 24 * 3600.0
+ENTRY_OVERHEAD = 512
+"""Bytes that a journal entry costs beside its key and result."""
 MESSAGE_OVERHEAD = 512
 """Bytes a waiting message costs beside its data; it counts in the bounds."""
 
@@ -58,13 +62,33 @@ class MemoryOutbox:
             if message.expires is None or message.expires > time.monotonic():
                 message.in_flight = True
                 return message
-            self._give_up(message, "expired")
+            self.give_up(message, "expired")
         line.filled.clear()
         return None
 
     async def wait(self, channel: Address) -> None:
         """Returns when something may wait in this channel."""
         await self._channels[channel].filled.wait()
+
+    def give_up(self, message: Outgoing, reason: str) -> None:
+        """Forgets a message that nobody will get, and counts it as a loss."""
+        self.done(message)
+        loss = self._losses.get((message.source, reason))
+        if loss is None:
+            self._losses[message.source, reason] = Loss(
+                message.source,
+                reason,
+                1,
+                message.sequence,
+                message.sequence,
+                message.time_ns,
+                message.time_ns,
+            )
+        else:
+            loss.count += 1
+            loss.first, loss.last = min(loss.first, message.sequence), max(loss.last, message.sequence)
+            loss.first_time_ns = min(loss.first_time_ns, message.time_ns)
+            loss.last_time_ns = max(loss.last_time_ns, message.time_ns)
 
     def done(self, message: Outgoing) -> None:
         """Forgets a message."""
@@ -80,6 +104,13 @@ class MemoryOutbox:
             channel = self._channels[message.channel]
             channel.waiting.appendleft(message)
             channel.filled.set()
+
+    def postpone(self, message: Outgoing) -> None:
+        """Puts a message to the back of its channel."""
+        message.in_flight = False
+        channel = self._channels[message.channel]
+        channel.waiting.append(message)
+        channel.filled.set()
 
     def take_losses(self) -> Sequence[Loss]:
         """What was given up since the last call."""
@@ -106,35 +137,17 @@ class MemoryOutbox:
                 if not over and since >= horizon:
                     break
                 self._channels[message.channel].waiting.remove(message)
-                self._give_up(message, "outbox-full" if over else "too-old")
-
-    def _give_up(self, message: Outgoing, reason: str) -> None:
-        self.done(message)
-        loss = self._losses.get((message.source, reason))
-        if loss is None:
-            self._losses[message.source, reason] = Loss(
-                message.source,
-                reason,
-                1,
-                message.sequence,
-                message.sequence,
-                message.time_ns,
-                message.time_ns,
-            )
-        else:
-            loss.count += 1
-            loss.first, loss.last = min(loss.first, message.sequence), max(loss.last, message.sequence)
-            loss.first_time_ns = min(loss.first_time_ns, message.time_ns)
-            loss.last_time_ns = max(loss.last_time_ns, message.time_ns)
+                self.give_up(message, "outbox-full" if over else "too-old")
 
 
 class MemoryJournal:
-    """Commands and their results for 24 h; at most `max_entries`, the oldest finished ones go first."""
+    """Commands and their results for 24 h; over `max_bytes` the oldest finished ones go first."""
 
-    def __init__(self, max_entries: int = 100_000) -> None:
+    def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._entries: OrderedDict[str, JournalEntry] = OrderedDict()
-        self._finished: deque[tuple[float, str]] = deque()
-        self._max_entries = max_entries
+        self._finished: deque[tuple[float, str, int]] = deque()
+        self._bytes = 0
+        self._max_bytes = max_bytes
 
     def find(self, key: str) -> JournalEntry | None:
         """The entry of a message-id."""
@@ -147,24 +160,27 @@ class MemoryJournal:
     def finish(self, key: str, result: bytes) -> None:
         """Notes a command's result and forgets what is over age or over the bound."""
         self._entries.setdefault(key, JournalEntry()).result = result
-        now = time.monotonic()
-        self._finished.append((now, key))
-        while self._finished and (
-            self._finished[0][0] < now - JOURNAL_RETENTION_S or len(self._entries) > self._max_entries
-        ):
-            self._entries.pop(self._finished.popleft()[1], None)
+        now, size = time.monotonic(), len(key) + len(result) + ENTRY_OVERHEAD
+        self._finished.append((now, key, size))
+        self._bytes += size
+        while self._bytes > self._max_bytes or self._finished[0][0] < now - JOURNAL_RETENTION_S:
+            _, oldest, freed = self._finished.popleft()
+            self._bytes -= freed
+            self._entries.pop(oldest, None)
 
 
 class MemoryStore:
     """Outbox, journal and counters in memory; the epoch in `directory/epoch`.
 
-    Without a directory the epoch is the second of the start: it rises all the same.
+    Without a directory, and in a new one, the epoch is the second of the start: a bench whose directory was
+    lost does not fall behind what it said before.
 
     Raises:
-        OSError: the directory cannot be written.
+        OSError: the directory cannot be written, or another agent uses it.
     """
 
     def __init__(self, directory: Path | None, max_bytes: int, max_age: float) -> None:
+        self._lock = None if directory is None else _lock(directory)
         self.epoch = int(time.time()) if directory is None else _next_epoch(directory)
         self.outbox: Outbox = MemoryOutbox(max_bytes, max_age)
         self.journal: Journal = MemoryJournal()
@@ -176,18 +192,27 @@ class MemoryStore:
         return number
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Leaves the directory to the next agent."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _lock(directory: Path) -> IO[bytes]:
+    directory.mkdir(parents=True, exist_ok=True)
+    file = (directory / "lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise OSError(error.errno, "another agent uses this store directory", str(directory)) from None
+    return file
 
 
 def _next_epoch(directory: Path) -> int:
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "epoch"
     try:
         epoch = int(path.read_text()) + 1
-    except FileNotFoundError:
-        epoch = 1
-    except ValueError:
-        # Not a number: never go back, a consumer takes the highest epoch as the truth.
+    except (FileNotFoundError, ValueError):
         epoch = int(time.time())
     fresh = path.with_suffix(".new")
     with fresh.open("w") as file:

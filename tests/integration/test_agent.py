@@ -146,6 +146,11 @@ async def test_two_agents_with_one_bench_id_say_so(
             assert "another agent" in said["reason"]
             # The second one says it as well, from its first heartbeat on.
             await one.until(lambda: len({event.id[:12] for event in complaints(one)}) == 2)
+            # They do not answer each other's availability: that would never end.
+            said_before = len(one.of_type("availability"))
+            await one.until(lambda: len(one.of_type("availability")) > said_before + 10)
+            times = [event.time_ns for event, _ in one.of_type("availability")[said_before:]]
+            assert times[-1] - times[0] > 0.5e9
         await one.until(lambda: one.of_type("availability")[-1][1]["state"] == "available")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,7 @@ class Plc:
         behind = devices["plc"].connection.port
 
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", behind)
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await asyncio.gather(pipe(reader, back_writer), pipe(back_reader, writer))
+            await join(reader, writer, behind, pipe)
 
         self._server = await asyncio.start_server(relay, "127.0.0.1", self._port)
 
@@ -82,12 +80,32 @@ class Plc:
         self._stack = contextlib.AsyncExitStack()
 
 
+Forward = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+
+
 async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+
+
+async def join(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, forward: Forward
+) -> None:
+    """Joins a connection to one to `port` until either side ends."""
     try:
-        while data := await reader.read(65536):
-            writer.write(data)
-    finally:
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
         writer.close()
+        return
+    ways = {asyncio.create_task(forward(reader, back_writer)), asyncio.create_task(pipe(back_reader, writer))}
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        for end in (writer, back_writer):
+            end.transport.abort()
 
 
 def device_states(one: Desk, device: str) -> list[str]:
@@ -146,17 +164,14 @@ async def deaf_plc(tmp_path: Path) -> AsyncIterator[int]:
         behind = devices["plc"].connection.port
 
         async def without_writes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(asyncio.IncompleteReadError):
-                while True:
-                    head = await reader.readexactly(6)
-                    rest = await reader.readexactly(int.from_bytes(head[4:], "big"))
-                    if rest[1] not in WRITES:
-                        writer.write(head + rest)
-            writer.close()
+            while True:
+                head = await reader.readexactly(6)
+                rest = await reader.readexactly(int.from_bytes(head[4:], "big"))
+                if rest[1] not in WRITES:
+                    writer.write(head + rest)
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", behind)
-            await asyncio.gather(without_writes(reader, back_writer), pipe(back_reader, writer))
+            await join(reader, writer, behind, without_writes)
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         yield server.sockets[0].getsockname()[1]

@@ -111,7 +111,7 @@ def test_replies_share_one_channel() -> None:
 
 
 def test_the_journal_keeps_results_up_to_its_bound_and_never_drops_what_is_under_way() -> None:
-    journal = MemoryJournal(max_entries=3)
+    journal = MemoryJournal(max_bytes=3 * 600)
     journal.begin("under-way")
     for number in range(5):
         journal.begin(str(number))
@@ -124,13 +124,42 @@ def test_the_journal_keeps_results_up_to_its_bound_and_never_drops_what_is_under
 
 
 def test_each_start_is_one_epoch_later(tmp_path: Path) -> None:
-    epochs = [MemoryStore(tmp_path / "state", 10**6, 3600).epoch for _ in range(3)]
-    assert epochs == [1, 2, 3]
+    def start() -> int:
+        store = MemoryStore(tmp_path / "state", 10**6, 3600)
+        store.close()
+        return store.epoch
+
+    first = start()
+    assert [start(), start()] == [first + 1, first + 2]
+    assert first > 1_700_000_000
+
+
+def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path, 10**6, 3600)
+    with pytest.raises(OSError, match="another agent"):
+        MemoryStore(tmp_path, 10**6, 3600)
+    store.close()
+    MemoryStore(tmp_path, 10**6, 3600).close()
+
+
+def test_what_is_given_up_or_postponed() -> None:
+    outbox = MemoryOutbox(10**6, 3600)
+    for number in range(3):
+        outbox.put(message(number))
+    first, second = outbox.take(TOPIC), outbox.take(TOPIC)
+    assert first is not None
+    assert second is not None
+    outbox.give_up(first, "rejected")
+    outbox.postpone(second)
+    assert taken(outbox) == [2, 1]
+    assert [(loss.reason, loss.first) for loss in outbox.take_losses()] == [("rejected", 0)]
 
 
 def test_an_unreadable_epoch_never_goes_back(tmp_path: Path) -> None:
     (tmp_path / "epoch").write_text("not a number")
-    assert MemoryStore(tmp_path, 10**6, 3600).epoch > 1_700_000_000
+    store = MemoryStore(tmp_path, 10**6, 3600)
+    assert store.epoch > 1_700_000_000
+    store.close()
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -139,7 +168,7 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         MemoryStore(tmp_path / "file", 10**6, 3600)
 
 
-def test_counters_count_from_one_without_holes(tmp_path: Path) -> None:
-    store = MemoryStore(tmp_path, 10**6, 3600)
+def test_counters_count_from_one_without_holes() -> None:
+    store = MemoryStore(None, 10**6, 3600)
     assert [store.next_sequence("a") for _ in range(3)] == [1, 2, 3]
     assert store.next_sequence("b") == 1
