@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import uuid
 from typing import Any
 
 import pytest
@@ -138,7 +139,7 @@ async def test_a_result_is_no_command_to_another_bench(broker: Broker, run_agent
 
 def availability_of_another(body: dict[str, Any]) -> bytes:
     event = Event(
-        id="another-1",
+        id=f"another-{uuid.uuid4()}",
         source="/benches/rig",
         type="io.hilgate.availability.v1",
         time_ns=time.time_ns() + 10**9,
