@@ -221,7 +221,7 @@ class Client:
                     # Artemis does not answer the end of TLS after it refused credentials.
                     ssl_shutdown_timeout=None if context is None else options.close_timeout,
                 )
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:  # the last: a host that is no name
             raise _ConnectFailed(explain_error(options, error)) from error
         return connection
 

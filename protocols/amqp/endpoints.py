@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import structlog
+
 from protocols.amqp.engine import Connection
 from protocols.amqp.flavours import Address, Flavour, Route
 from protocols.amqp.links import Delivery, Link, ReceiverLink, SenderLink
@@ -105,6 +107,7 @@ class Sender:
         if self._link is not None:
             self._link.close()
             self._link = None
+        self.refuse("the sender was closed")
 
     def health(self, now: float, blocked_after: float, outcome_timeout: float) -> Health:
         """Judges the link at a time of the loop's clock."""
@@ -192,6 +195,7 @@ class Receiver:
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = _RETRY_MIN_S
         self._attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._log = structlog.get_logger("amqp")
 
     async def attached(self) -> None:
         """Returns once the receiver was attached for the first time.
@@ -251,8 +255,12 @@ class Receiver:
         """Never: a receiver gives credit."""
 
     def on_message(self, delivery: Delivery) -> None:
-        """A message for the owner."""
-        self._on_message(delivery)
+        """A message for the owner. A fault of the owner's is that message's end, not the connection's."""
+        try:
+            self._on_message(delivery)
+        except Exception as error:  # noqa: BLE001  # said to the broker and in the log
+            self._log.exception("a message could not be taken", address=self._address.name)
+            delivery.reject("amqp:internal-error", f"{type(error).__name__}: {error}")
 
     def on_detached(self, link: Link, condition: Condition | None) -> None:
         """The link has gone, with its connection or without."""

@@ -39,8 +39,9 @@ async def test_a_broker_that_is_not_there(unused_port: int) -> None:
         assert not line.client.connected
 
 
-async def test_a_name_that_nobody_has() -> None:
-    async with running("amqp://no-such-host.invalid") as line:
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 64 + ".example"])
+async def test_a_name_that_nobody_has(host: str) -> None:
+    async with running(f"amqp://{host}") as line:
         assert "cannot be reached" in await line.until(LinkState.CONNECTING)
 
 
@@ -290,6 +291,42 @@ async def test_whoever_waits_for_a_sender_that_is_closed_is_told(peer: Peer) -> 
         sender = line.client.sender(EVENTS)
         waiting = asyncio.create_task(sender.ready())
         await line.until(LinkState.CONNECTED)
+        sender.close()
+        with pytest.raises(LinkRefused, match="closed"):
+            await waiting
+
+
+async def test_a_receiver_that_fails_over_a_message_has_it_rejected_and_the_next(peer: Peer) -> None:
+    taken: list[bytes] = []
+
+    def take(delivery: Delivery) -> None:
+        if not taken:
+            taken.append(b"")
+            raise ValueError("a bug")
+        taken.append(delivery.message().body)
+
+    async with running(peer.url) as line:
+        await line.until(LinkState.CONNECTED)
+        receiver = line.client.receiver(COMMANDS, take, credit=10)
+        await receiver.attached()
+        outcomes: list[Outcome | None] = []
+        sender = peer.sender_to(COMMANDS.name)
+        await peer.until(lambda: sender.credit)
+        for _ in range(2):
+            sender.send(HELLO, outcomes.append)
+        await until(lambda: len(taken) == 2 and outcomes)
+        assert taken[1] == b"hello"
+        assert outcomes[0] is not None
+        assert outcomes[0].kind is OutcomeKind.REJECTED
+
+
+async def test_a_sender_that_is_closed_leaves_nobody_waiting(peer: Peer) -> None:
+    peer.credit = 0
+    async with running(peer.url) as line:
+        await line.until(LinkState.CONNECTED)
+        sender = line.client.sender(EVENTS)
+        waiting = asyncio.create_task(sender.ready())
+        await peer.until(lambda: peer.links)
         sender.close()
         with pytest.raises(LinkRefused, match="closed"):
             await waiting
