@@ -23,7 +23,7 @@ TEMPORARY: Final = "temporary."
 class Limits:
     """What the broker keeps at most, and how it treats what it cannot deliver."""
 
-    max_message_size: int = 8 * 1024 * 1024
+    max_message_size: int = 16 * 1024 * 1024
     """Bytes; announced on every link."""
     max_queue_bytes: int = 64 * 1024 * 1024
     """A queue this full stops its producers by withholding credit."""

@@ -9,7 +9,6 @@ from desk import Desk, RunAgent, desk
 
 from protocols.amqp.codec import Message, encode
 from sim.broker import Broker
-from sim.broker.router import Limits
 
 PROFILE = """
 profile: bench
@@ -100,13 +99,9 @@ async def test_what_is_wrong_is_rejected_with_its_code_and_touches_nothing(
     ids=["empty", "text", "nan", "deep", "not-utf-8", "10-mib"],
 )
 async def test_what_is_no_command_is_answered_rejected_and_counted(
-    run_agent: RunAgent, body: bytes, code: str
+    broker: Broker, run_agent: RunAgent, body: bytes, code: str
 ) -> None:
-    async with (
-        Broker(limits=Limits(max_message_size=16 * 1024 * 1024)) as broker,
-        desk(broker.url, "rig") as one,
-        run_agent(PROFILE, broker.url) as agent,
-    ):
+    async with desk(broker.url, "rig") as one, run_agent(PROFILE, broker.url) as agent:
         await one.until_state("available")
         (answer,) = await one.answers(await one.post(body))
         assert (answer["status"], answer["code"]) == ("rejected", code)
