@@ -22,6 +22,7 @@ from protocols.amqp.client import (
     TooLarge,
 )
 from protocols.amqp.codec import CodecError, Message, encode
+from protocols.amqp.performatives import Terminus
 
 
 @pytest.fixture
@@ -330,3 +331,12 @@ async def test_a_sender_that_is_closed_leaves_nobody_waiting(peer: Peer) -> None
         sender.close()
         with pytest.raises(LinkRefused, match="closed"):
             await waiting
+
+
+async def test_a_broker_that_attaches_links_to_us_is_refused(peer: Peer) -> None:
+    async with running(peer.url) as line:
+        await line.until(LinkState.CONNECTED)
+        peer.connections[0].attach_sender(peer, Terminus("ours"))
+        await peer.until(lambda: peer.detached)
+        assert str(peer.detached[0][1]) == "this client accepts no links (amqp:not-allowed)"
+        assert line.client.connected

@@ -1,12 +1,13 @@
 """The client over TLS: names are checked, and what does not fit is said."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
 from amqp_line import posted, running
-from amqp_peer import Peer
+from amqp_peer import PATIENCE_S, Peer
 
 from protocols.amqp.client import LinkState, TlsOptions
 
@@ -77,3 +78,24 @@ async def test_tls_to_a_port_without_it() -> None:
 async def test_tls_files_that_are_not_there(tmp_path: Path) -> None:
     async with running("amqps://localhost", tls=TlsOptions(ca=tmp_path / "nowhere.pem")) as line:
         assert "TLS files cannot be used: No such file" in await line.until(LinkState.CONNECTING)
+
+
+async def test_a_client_certificate_is_the_identity(authority: trustme.CA, tmp_path: Path) -> None:
+    """SASL EXTERNAL: the server is asked to take the name from TLS."""
+    ca, cert = tmp_path / "ca.pem", tmp_path / "cert.pem"
+    authority.cert_pem.write_to_path(ca)
+    authority.issue_cert("agent.example").private_key_and_cert_chain_pem.write_to_path(cert)
+    asked: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"AMQP\3\1\0\0\0\0\0\x1b\2\1\0\0\0S\x40\xc0\x0e\1\xe0\x0b\1\xa3\x08EXTERNAL")
+        await reader.readexactly(8)
+        asked.set_result(await reader.read(4096))
+        writer.close()
+
+    async with await asyncio.start_server(
+        serve, "127.0.0.1", 0, ssl=server_context(authority, "localhost")
+    ) as server:
+        url = f"amqps://localhost:{server.sockets[0].getsockname()[1]}"
+        async with running(url, tls=TlsOptions(ca=ca, cert=cert)), asyncio.timeout(PATIENCE_S):
+            assert b"\xa3\x08EXTERNAL" in await asked
