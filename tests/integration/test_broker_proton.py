@@ -62,7 +62,8 @@ class ToCoordinator(LinkOption):
 def take(receiver: Any, count: int) -> list[Any]:
     bodies = []
     for _ in range(count):
-        bodies.append(receiver.receive(timeout=TIMEOUT).body)
+        message = receiver.receive(timeout=TIMEOUT)  # its body is a view of its memory: copied while it lives
+        bodies.append(bytes(message.body) if isinstance(message.body, memoryview) else message.body)
         receiver.accept()
     return bodies
 
