@@ -146,12 +146,15 @@ class Point(BaseModel, abc.ABC):
             Refused: `read-only`, `bad-type` or `out-of-range`.
         """
         if not self.writable:
-            raise Refused("read-only", f"point {self.name} is read-only: its profile has access: ro")
+            raise Refused("read-only", f"point {self.name!r} is read-only; its profile says access: ro")
         good = _typed(self, value)
         if isinstance(good, int | float):
-            for word, limit, beyond in (("below", self.min, operator.lt), ("above", self.max, operator.gt)):
+            for word, limit, beyond in (
+                ("below its min", self.min, operator.lt),
+                ("above its max", self.max, operator.gt),
+            ):
                 if limit is not None and beyond(good, limit):
-                    text = f"{self.name} = {good} is {word} its limit {limit:g} {self.unit}"
+                    text = f"{self.name} = {good} is {word} {limit:g} {self.unit}"
                     raise Refused("out-of-range", text.rstrip())
         return good
 

@@ -112,7 +112,7 @@ def run(
         agent = Agent(loaded, chosen)
     except (OSError, ValueError) as error:
         raise Failure(f"the agent cannot start: {error}", Exit.USAGE) from error
-    # What is loaded now stays: looking through it again and again would cost 20 ms each time, two poll cycles.
+    # What is loaded now stays: to look through it again would take 20 ms each time, two poll cycles.
     gc.collect()
     gc.freeze()
     loop.execute(agent.run)
