@@ -61,12 +61,16 @@ class RheaDesk:
         self._process = process
         self._news = asyncio.Event()
         self.said: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
 
     async def listen(self) -> None:
         """Reads what the client says until it ends."""
         assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            self.said.append(json.loads(line))
+        async for text in self._process.stdout:
+            line = json.loads(text)
+            self.said.append(line)
+            if line["event"] == "message":
+                self.events.append(_event(line))
             self._news.set()
 
     def send(self, body: Any, message_id: Any, **fields: Any) -> None:
@@ -97,12 +101,7 @@ class RheaDesk:
 
     def messages(self, kind: str) -> list[dict[str, Any]]:
         """Events of a type: their attributes without the prefix, their body as `data`."""
-        return [self._event(line) for line in self.of("message") if _attribute(line, "type") == kind]
-
-    @staticmethod
-    def _event(line: dict[str, Any]) -> dict[str, Any]:
-        attributes = {name.partition(":")[2]: value for name, value in line["properties"].items()}
-        return line | attributes | {"data": json.loads(line["body"])}
+        return [event for event in self.events if event["type"] == kind]
 
     async def answers(self, correlation_id: Any, count: int = 1) -> list[dict[str, Any]]:
         """The first `count` results that answer a command."""
@@ -115,8 +114,9 @@ class RheaDesk:
         return await self.until(found, f"{count} result(s) of {correlation_id}")
 
 
-def _attribute(line: dict[str, Any], name: str) -> Any:
-    return (line.get("properties") or {}).get(f"cloudEvents:{name}")
+def _event(line: dict[str, Any]) -> dict[str, Any]:
+    attributes = {name.partition(":")[2]: value for name, value in line["properties"].items()}
+    return line | attributes | {"data": json.loads(line["body"])}
 
 
 @contextlib.asynccontextmanager

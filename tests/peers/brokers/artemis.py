@@ -26,10 +26,10 @@ _LOGIN = f"""activemq {{
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "JAVA_ARGS": "-Xms128M -Xmx512M -XX:+UseSerialGC"}
 
 
-def _documented_permissions() -> str:
-    """The security settings that docs/brokers.md tells people to use."""
-    block = re.search(r"```xml\n(<security-setting .*?)```", _DOCUMENT.read_text(), re.DOTALL)
-    assert block, f"{_DOCUMENT} has no security settings"
+def _documented(element: str) -> str:
+    """The settings of one kind that docs/brokers.md tells people to use."""
+    block = re.search(rf"```xml\n(<{element} .*?)```", _DOCUMENT.read_text(), re.DOTALL)
+    assert block, f"{_DOCUMENT} has no <{element}>"
     return block[1]
 
 
@@ -72,8 +72,13 @@ class Artemis(Broker):
         )
         chain = self.home / "broker.pem"
         chain.write_bytes(self.certificates.key.read_bytes() + self.certificates.chain.read_bytes())
-        permissions = _documented_permissions()
-        fields = {"port": self.port, "tls_port": self.tls_port, "chain": chain, "permissions": permissions}
+        fields = {
+            "port": self.port,
+            "tls_port": self.tls_port,
+            "chain": chain,
+            "permissions": _documented("security-setting"),
+            "addresses": _documented("address"),
+        }
         configuration = string.Template(_TEMPLATE.read_text()).substitute(fields)
         settings = self._instance / "etc"
         (settings / "broker.xml").write_text(configuration)
