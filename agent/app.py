@@ -76,6 +76,11 @@ class Agent:
             ExceptionGroup: a part of the agent failed by a fault of its own.
         """
         self._log.info("agent starts", epoch=self.store.epoch, mode=self.bench.mode, arch=platform.machine())
+        with contextlib.closing(self.store):
+            await self._run(stop)
+        self._log.info("agent stopped")
+
+    async def _run(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             link = [
                 group.create_task(self.client.run(), name="amqp client"),
@@ -106,8 +111,6 @@ class Agent:
             if self.client.connected:
                 await self.uplink.flush(FLUSH_GRACE_S)
             await _end(link)
-        self.store.close()
-        self._log.info("agent stopped")
 
     async def _take_commands(self) -> None:
         """Receives commands from when the devices were tried: what waited for the agent finds them there."""
