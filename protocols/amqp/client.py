@@ -270,7 +270,7 @@ class Client:
         management: Management | None = None
         while True:
             endpoint, route = await self._declaring.get()
-            if management is None:
+            if management is None or management.over:
                 management = Management(connection, self._options.connect_timeout)
             problem = await management.declare(route.declarations)
             if problem:

@@ -57,14 +57,24 @@ class Management:
         self._sender.send(encode(request, value=dict(declaration.body)), None)
         return await self._answer
 
+    @property
+    def over(self) -> bool:
+        """The node has gone, with all its requests: only a new one answers."""
+        return bool(self._refusal)
+
     def on_attached(self, link: Link) -> None:
         """Both ends of the pair are needed."""
         if link is self._receiver:
             self._receiver.flow(_CREDIT)
+            self._look_ready()
 
     def on_credit(self, link: SenderLink) -> None:
         """The node takes requests."""
-        if link.credit > 0:
+        self._look_ready()
+
+    def _look_ready(self) -> None:
+        """RabbitMQ ends the session over a request that it has no credit to answer."""
+        if self._receiver.credit > 0 and self._sender.credit > 0:
             self._ready.set()
 
     def on_message(self, delivery: Delivery) -> None:
