@@ -243,6 +243,21 @@ async def test_the_documented_permissions_suffice(broker: Broker) -> None:
             await subscribed(agent, inbox, name)
 
 
+@pytest.mark.parametrize("broker", [RabbitMQ4], indirect=True, ids=["rabbitmq4"])
+async def test_a_refused_declaration_does_not_spoil_the_next(broker: Broker) -> None:
+    """RabbitMQ 4 ends the management session over what the user may not configure."""
+    tls = TlsOptions(ca=broker.certificates.authority)
+    user = broker.users.client
+    async with connected(broker.tls_url, username=user.name, password=user.password, tls=tls) as client:
+        forbidden = client.inbox(queue("payroll"))
+        with pytest.raises(LinkRefused, match="payroll"):
+            await forbidden.receiver.attached()
+        name = f"hil.{unique('t')}.commands"
+        allowed = client.inbox(queue(name))
+        await client.send(client.client.sender(queue(name)), Message(body=b"x"))
+        await allowed.until(1)
+
+
 async def test_a_client_may_not_pose_as_an_agent(broker: Broker) -> None:
     tls = TlsOptions(ca=broker.certificates.authority)
     user = broker.users.client

@@ -91,6 +91,3 @@ class Artemis(Broker):
     @property
     def _least(self) -> tuple[User, ...]:
         return (self.users.agent, self.users.client)
-
-    def server_pid(self) -> int:
-        return self.running_process().pid

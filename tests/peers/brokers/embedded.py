@@ -21,6 +21,3 @@ class Embedded(Broker):
 
     def command(self) -> tuple[Sequence[str | Path], dict[str, str]]:
         return [_COMMAND, "broker", "--listen", f"127.0.0.1:{self.port}"], {}
-
-    def server_pid(self) -> int:
-        return self.running_process().pid

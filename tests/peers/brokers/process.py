@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PEERS = ROOT / ".cache" / "peers"
 GET = "make peers (or tests/tools/get-peers)"
 
+_ATTENDED = ROOT / "tests" / "tools" / "attended"
 _SASL_HEADER = b"AMQP\x03\x01\x00\x00"
 
 
@@ -54,6 +56,14 @@ def free_ports(count: int) -> list[int]:
             if port not in ports:
                 ports.append(port)
     return ports
+
+
+def child_of(pid: int) -> int:
+    """The first child of a process."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    if not children:
+        raise ProcessLookupError(f"process {pid} has no child")
+    return int(children[0])
 
 
 def speaks_amqp(port: int) -> bool:
@@ -97,9 +107,11 @@ class Broker(abc.ABC):
     def command(self) -> tuple[Sequence[str | Path], dict[str, str]]:
         """The server's command line and environment."""
 
-    @abc.abstractmethod
     def server_pid(self) -> int:
         """The process that answers clients."""
+        if self._process is None:
+            raise ProcessLookupError(f"{self.name} is not running")
+        return child_of(self._process.pid)
 
     @property
     def url(self) -> str:
@@ -118,7 +130,11 @@ class Broker(abc.ABC):
         arguments, environment = self.command()
         with self.log.open("ab") as log:
             self._process = process = subprocess.Popen(
-                arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [sys.executable, _ATTENDED, *arguments],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
             )
 
         def answers() -> bool:
@@ -147,7 +163,8 @@ class Broker(abc.ABC):
     def kill(self) -> None:
         """Ends it at once, as a power cut does."""
         if self._process is not None:
-            self._process.kill()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
             self._process.wait()
             self._process = None
 
@@ -163,8 +180,3 @@ class Broker(abc.ABC):
             yield
         finally:
             os.kill(self.server_pid(), signal.SIGCONT)
-
-    def running_process(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise ProcessLookupError(f"{self.name} is not running")
-        return self._process

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from brokers.process import PEERS, ROOT, Broker
+from brokers.process import PEERS, ROOT, Broker, child_of
 
 _IN_ROOT = ROOT / "tests" / "tools" / "in-root"
 _DOCUMENT = ROOT / "docs" / "brokers.md"
@@ -80,11 +80,8 @@ class RabbitMQ(Broker):
         return self._in_root(_BIN / "rabbitmq-server"), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
     def server_pid(self) -> int:
-        pid = self.running_process().pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if not children:
-            raise ProcessLookupError(f"{self.name} has ended")
-        return int(children[0])
+        """The process in the namespaces that `in-root` made."""
+        return child_of(super().server_pid())
 
     def ctl(self, *arguments: str) -> str:
         """Runs `rabbitmqctl` on this node and gives what it prints."""
