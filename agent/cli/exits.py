@@ -1,4 +1,4 @@
-"""Exit codes, and the one exception that ends a command with a sentence."""
+"""Exit codes, the one exception that ends a command with a sentence, and the sentences of all others."""
 
 import enum
 
@@ -27,3 +27,30 @@ class Failure(Exception):
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
         self.code = code
+
+
+def tell(error: BaseException) -> int:
+    """Says on standard error how the command ended, and gives the exit status."""
+    from agent.cli.output import say
+
+    if isinstance(error, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    sentence, code = _explain(error)
+    say(f"hilgate: {sentence}")
+    return code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, Failure):
+        return str(error), error.code
+    # What nobody foresaw.
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(filter(None, (error.filename, error.strerror))), Exit.FAILED
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"this needs the package {error.name}: install hilgate with the extra that brings it",
+            Exit.FAILED,
+        )
+    return f"internal error: {type(error).__name__}: {error} (hilgate --debug ... shows where)", Exit.INTERNAL

@@ -9,6 +9,8 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TypeVar
 
+from agent.cli.exits import Exit, tell
+
 T = TypeVar("T")
 
 _EXIT_GRACE_S = 1.0
@@ -24,17 +26,27 @@ def execute(main: Main[T]) -> T:
     Raises:
         KeyboardInterrupt: it was cancelled by a second signal.
     """
-    # A name that is being looked up cannot be interrupted, and the runner waits for its thread.
-    last_resort = threading.Timer(_EXIT_GRACE_S, os._exit, (0,))
-    last_resort.daemon = True
+    failure: BaseException | None = None
+    last_resort: threading.Timer | None = None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
                 return runner.run(_until_signal(main))
+            except BaseException as error:
+                failure = error
+                raise
             finally:
+                # A name that is being looked up cannot be interrupted, and the runner waits for its thread.
+                last_resort = threading.Timer(_EXIT_GRACE_S, _leave, (failure,))
+                last_resort.daemon = True
                 last_resort.start()
     finally:
-        last_resort.cancel()
+        if last_resort is not None:
+            last_resort.cancel()
+
+
+def _leave(failure: BaseException | None) -> None:
+    os._exit(Exit.OK if failure is None else tell(failure))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

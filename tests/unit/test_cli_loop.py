@@ -1,12 +1,15 @@
 """The loop of a command: signals end it, what runs beside it ends too."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import threading
 
 import pytest
 
 from agent.cli import loop
+from agent.cli.exits import Exit, Failure
 from agent.cli.tasks import beside
 
 
@@ -35,6 +38,37 @@ def test_a_second_signal_cancels() -> None:
     with pytest.raises(KeyboardInterrupt):
         loop.execute(main)
     assert cleaned
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "said"),
+    [(None, 0, ""), (Failure("no answer", Exit.NO_ANSWER), 4, "hilgate: no answer\n")],
+)
+def test_a_thread_that_does_not_end_neither_holds_the_command_nor_hides_how_it_ended(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failure: Failure | None,
+    code: int,
+    said: str,
+) -> None:
+    codes = []
+    left = threading.Event()
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        left.set()
+
+    async def main(stop: asyncio.Event) -> None:
+        asyncio.get_running_loop().run_in_executor(None, left.wait, 20)
+        if failure is not None:
+            raise failure
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(loop, "_EXIT_GRACE_S", 0.01)
+    with pytest.raises(Failure) if failure is not None else contextlib.nullcontext():
+        loop.execute(main)
+    assert codes == [code]
+    assert capsys.readouterr().err == said
 
 
 async def test_every_ends_when_the_time_is_over() -> None:
