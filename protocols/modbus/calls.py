@@ -19,7 +19,6 @@ from pymodbus.pdu.file_message import (
     WriteFileRecordRequest,
 )
 from pymodbus.pdu.mei_message import ReadDeviceInformationRequest, ReadDeviceInformationResponse
-from pymodbus.pdu.other_message import ReportDeviceIdResponse
 
 from protocols.base import Refused
 from protocols.modbus import pdu
@@ -45,6 +44,7 @@ _OBJECTS = (
     "model-name",
     "application-name",
 )
+_RUN_INDICATORS = {0x00: False, 0xFF: True}
 
 
 class _Args(msgspec.Struct, forbid_unknown_fields=True):
@@ -146,12 +146,18 @@ def _object_text(value: bytes | list[bytes]) -> str:
 
 
 class _ServerId(_Args):
-    """Function 17."""
+    """Function 17. What is in its answer, and in which order, is the device's own (section 6.13).
+
+    Most end with the run indicator; where the last byte cannot be one, `running` is null.
+    """
 
     async def carry_out(self, base: int, exchange: Exchange) -> Any:
-        answer = ReportDeviceIdResponse()
-        _decode(answer, await _ask(exchange, bytes((Function.REPORT_SERVER_ID,))))
-        return {"id": _text(answer.identifier), "hex": answer.identifier.hex(), "running": answer.status}
+        data = await _ask(exchange, bytes((Function.REPORT_SERVER_ID,)))
+        if len(data) < 2 or data[0] != len(data) - 1:
+            raise MalformedAnswer("its identification has another length than it says")
+        said = data[1:]
+        running = _RUN_INDICATORS.get(said[-1])
+        return {"id": _text(said if running is None else said[:-1]), "hex": said.hex(), "running": running}
 
 
 class _ExceptionStatus(_Args):

@@ -89,7 +89,10 @@ async def test_wrong_calls_are_refused(method: str, args: dict[str, Any], code: 
     [
         ("identify", {}, b"\x2b\x0e"),
         ("identify", {}, b"\x2b\x0e\1\1\0\0\1\0"),
+        ("server-id", {}, b"\x11"),
+        ("server-id", {}, b"\x11\x00"),
         ("server-id", {}, b"\x11\x09"),
+        ("server-id", {}, b"\x11\x01A\xff"),
         ("exception-status", {}, b"\x07"),
         ("diagnostics", {}, b"\x08\0\1\0\0"),
         ("comm-event-counter", {}, b"\x0b\0"),
@@ -126,3 +129,24 @@ async def test_an_identification_in_parts_is_put_together() -> None:
     async with tcp_device(script) as connection, connected(connection) as driver:
         found = await driver.call("identify", {"level": "extended"})
     assert found == {"vendor": "AB", "object-128": "fffe"}
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"PLC\xff", {"id": "PLC", "hex": "504c43ff", "running": True}),
+        (b"PLC\x00", {"id": "PLC", "hex": "504c4300", "running": False}),
+        (b"\xff", {"id": "", "hex": "ff", "running": True}),
+        # As libmodbus does: the indicator stands before a text.
+        (b"\xb4\xffLMB3", {"id": "b4ff4c4d4233", "hex": "b4ff4c4d4233", "running": None}),
+    ],
+)
+async def test_whether_a_device_runs_is_said_only_where_it_says_so(
+    data: bytes, found: dict[str, Any]
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer_next()
+        peer.send(peer.frame(await peer.request(), bytes((0x11, len(data))) + data))
+
+    async with tcp_device(script) as connection, connected(connection) as driver:
+        assert await driver.call("server-id", {}) == found
