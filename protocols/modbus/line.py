@@ -205,6 +205,7 @@ class Line:
         self._silent = 0
         for station in self.stations:
             station.failures, station.not_before, station.rest_until = 0, 0.0, 0.0
+            station.answers = False
 
     def received(self, link: _Link, data: bytes) -> None:
         """Takes bytes from a connection."""
@@ -241,6 +242,7 @@ class Line:
             text = f"unit {station.unit} did not answer the gateway {self.name} just before"
             self._unreached(station, Answer(time_ns, error=DriverError("timeout", text)))
             return
+        station.answers = True
         station.failures = 0
         station.rest_until = 0.0
 
@@ -263,7 +265,9 @@ class Line:
             self._timed_out(request, now)
         if overdue and not isinstance(self.connection, Rtu):
             self._silent += 1
-            if self._silent >= _SILENT_TIMEOUTS or not usable:
+            # A station that is asked seldom must not lose its line for the silence of one that is dead.
+            dead = not any(station.answers for station in self.stations)
+            if (dead and self._silent >= _SILENT_TIMEOUTS) or not usable:
                 self._drop("it does not answer any more")
                 return
         if self._flight:
@@ -291,6 +295,7 @@ class Line:
     def _unreached(self, station: Station, failed: Answer) -> None:
         """Fails what is queued behind a request that did not reach its unit, which may need a rest."""
         station.fail(failed, urgent_too=False)
+        station.answers = False
         station.failures += 1
         if station.failures >= _FIRST_REST and len(self.stations) > 1:
             times = min(2 ** (station.failures - 1), _LONGEST_REST)

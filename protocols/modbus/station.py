@@ -69,6 +69,7 @@ class Station:
         self.depth = device.depth
         self.queue: deque[Request] = deque()
         self.not_before = 0.0
+        self.answers = False  # it answered its last request on this connection
         self.failures = 0
         self.rest_until = 0.0
 

@@ -1,9 +1,11 @@
 """Opens the byte streams that Modbus runs on: TCP, TLS and serial ports. I/O only."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from protocols.base import DriverError
@@ -52,7 +54,9 @@ async def open_transport(connection: Connection, timeout: float, protocol: async
     except ssl.SSLError as error:
         raise DriverError("disconnected", f"{where}: TLS failed: {error.reason or error}") from error
     except (OSError, ValueError) as error:
-        raise DriverError("disconnected", f"{where} cannot be opened: {error}") from error
+        # Not pyserial's text, which says it all twice.
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise DriverError("disconnected", f"{where} cannot be opened: {reason}") from error
 
 
 async def _open_network(connection: Tcp | Tls | RtuTcp, protocol: asyncio.Protocol) -> None:
@@ -71,15 +75,29 @@ def tls_context(connection: Tls) -> ssl.SSLContext:
     """TLS 1.2 or later with mutual authentication (Modbus/TCP Security V2.1, section 6).
 
     Raises:
-        OSError: a file cannot be read, or holds no certificate or key.
+        DriverError: a file cannot be read, or holds no certificate or key; the text names it.
     """
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=connection.ca)
+    with _file_of("ca", connection.ca):
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=connection.ca)
     if connection.cert is not None:
-        context.load_cert_chain(connection.cert, connection.key)
+        with _file_of("cert and key", connection.cert, connection.key):
+            # Without a password OpenSSL would ask for one on the terminal, and wait.
+            context.load_cert_chain(connection.cert, connection.key, password="")
     if not connection.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+@contextlib.contextmanager
+def _file_of(field: str, *files: str | None) -> Iterator[None]:
+    """Says of what goes wrong inside which files it was about: `ssl` does not."""
+    try:
+        yield
+    except OSError as error:
+        names = " and ".join(filter(None, files)) or "the system's authorities"
+        reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else error.strerror or error
+        raise DriverError("disconnected", f"{field}: {names} cannot be used: {reason}") from error
 
 
 def open_serial(connection: Rtu, protocol: asyncio.Protocol) -> None:

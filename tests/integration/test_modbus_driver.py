@@ -158,6 +158,59 @@ async def test_a_dead_unit_does_not_slow_the_living(serial: bool) -> None:
         await dead_heard.until(lambda: said(dead_heard.samples[count:]) == ({"a": 0, "b": 100}, {}))
 
 
+async def test_a_dead_unit_does_not_cost_one_that_is_asked_seldom_its_line() -> None:
+    connections = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            request = await peer.request()
+            if request.unit != UNIT:
+                peer.answer(request)
+
+    shared: dict[object, object] = {}
+    async with (
+        tcp_device(script) as connection,
+        connected(connection | {"unit": UNIT + 1}, shared, poll="1h") as living,
+        running(living) as heard,
+    ):
+        dead = ModbusDriver(device(connection, timeout="20ms"), shared)
+        for _ in range(8):
+            with pytest.raises(DriverError, match="did not answer"):
+                await dead.connect()
+        assert not heard.run.done()
+        assert (await living.read(["a"])).values == {"a": 0}
+        await dead.close()
+    assert connections == 1
+
+
+async def test_a_line_is_given_up_when_who_answered_before_is_silent_too() -> None:
+    silent = False
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            if not silent:
+                peer.answer(request)
+
+    shared: dict[object, object] = {}
+    async with (
+        tcp_device(script) as connection,
+        connected(connection, shared, poll="1h", timeout="150ms") as one,
+        connected(connection | {"unit": UNIT + 1}, shared, poll="20ms", timeout="150ms") as other,
+        running(one) as one_heard,
+        running(other) as other_heard,
+    ):
+        await other_heard.until(lambda: other_heard.samples)
+        silent = True
+        with pytest.raises(DriverError, match="did not answer"):
+            await one.read(["a"])
+        for heard in (one_heard, other_heard):  # within the patience of `connected`
+            with pytest.raises(DriverError, match="given up"):
+                await heard.run
+
+
 async def test_a_unit_that_its_gateway_does_not_reach_is_left_alone_for_a_while() -> None:
     unreached = 0
 
