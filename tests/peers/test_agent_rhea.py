@@ -152,13 +152,22 @@ async def test_results_without_reply_to_go_to_the_topic(meet: Meet) -> None:
         ]
 
 
-real = pytest.mark.parametrize(
-    "any_broker", [Artemis, RabbitMQ3, RabbitMQ4], indirect=True, ids=lambda kind: kind.name
+ENDINGS: list[tuple[type[Broker], str]] = [
+    (Artemis, "restart"),
+    (Artemis, "power cut"),
+    (RabbitMQ3, "restart"),
+    (RabbitMQ3, "power cut"),
+    # Not its power cut: its classic queues forget some of what they just accepted (docs/brokers.md).
+    (RabbitMQ4, "restart"),
+]
+
+
+@pytest.mark.parametrize(
+    ("any_broker", "ending"),
+    ENDINGS,
+    indirect=["any_broker"],
+    ids=[f"{kind.name}-{ending}" for kind, ending in ENDINGS],
 )
-
-
-@real
-@pytest.mark.parametrize("ending", ["restart", "power cut"])
 async def test_no_event_is_lost_over_a_broker_s_restart(meet: Meet, any_broker: Broker, ending: str) -> None:
     async with meet(durable=True) as (desk, bench):
         await until_available(desk, bench)
