@@ -133,8 +133,9 @@ async def test_commands_are_answered(meet: Meet) -> None:
 async def test_a_command_that_comes_again_gets_its_first_result_again(meet: Meet) -> None:
     async with meet() as (desk, bench):
         await until_available(desk, bench)
-        for value in (1000, 2000):
+        for count, value in enumerate((1000, 2000), 1):
             desk.send({"op": "write", "device": "pump-plc", "values": {"setpoint": value}}, "once")
+            await desk.answers("once", count)
         first, second = await desk.answers("once", 2)
         assert first == second
         assert first["data"]["values"] == {"setpoint": 1000}
