@@ -150,10 +150,16 @@ async def _listener(device: ModbusDevice, units: Units) -> AsyncIterator[Mapping
     over_rtu = device.connection.transport == "rtu-tcp"
     loop = asyncio.get_running_loop()
     with _security(device) as (context, update):
+        # Started inside `try`: create_server loses what it has opened if it is cancelled while it starts.
         server = await loop.create_server(
-            lambda: _Connection(_Conversation(units, over_rtu), connections), _HOST, 0, ssl=context
+            lambda: _Connection(_Conversation(units, over_rtu), connections),
+            _HOST,
+            0,
+            ssl=context,
+            start_serving=False,
         )
         try:
+            await server.start_serving()
             yield {"host": _HOST, "port": server.sockets[0].getsockname()[1], **update}
         finally:
             server.close()
