@@ -115,8 +115,10 @@ class Device:
                 self._lost(str(error))
             except Exception as error:  # noqa: BLE001  # reported as this device's state
                 # A fault of the driver is this device's fault, never the agent's end.
-                self._log.exception("driver failed")
-                self._lost(f"internal error in the driver: {type(error).__name__}: {error}")
+                reason = f"internal error in the driver: {type(error).__name__}: {error}"
+                if reason != self.reason:  # said once, not at every attempt
+                    self._log.exception("driver failed")
+                self._lost(reason)
             finally:
                 self._linked = False
                 await self._close()

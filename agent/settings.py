@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -209,7 +210,7 @@ def _say_how(problem: Problem) -> Problem:
 
 
 def _at_odds(root: MappingNode, settings: Settings | None) -> list[Problem]:
-    """What cannot be seen in one setting alone: pairs that belong together, and files that are not there."""
+    """What no setting shows alone: pairs that belong together, and files and packages that are missing."""
     given = root.entries
     problems = []
 
@@ -228,6 +229,8 @@ def _at_odds(root: MappingNode, settings: Settings | None) -> list[Problem]:
     if settings.broker.startswith("amqp://"):
         for field in [field for field in given if field.startswith("tls_")]:
             wrong(field, "needs a broker URL that begins with amqps://")
+    if settings.http is not None and find_spec("aiohttp") is None:
+        wrong("http", "needs the package aiohttp; install hilgate[web]")
     if settings.flavour != "generic":
         for field in ("queue_prefix", "topic_prefix"):
             if field in given:

@@ -34,7 +34,10 @@ async def serve(availability: Availability, bench: Bench, listen: str) -> None:
     await runner.setup()
     try:
         host, _, port = listen.rpartition(":")
-        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        try:
+            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        except OSError as error:
+            raise OSError(f"http cannot listen on {listen}: {error.strerror or error}") from error
         await asyncio.get_running_loop().create_future()
     finally:
         await runner.cleanup()

@@ -46,8 +46,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     # What nobody foresaw.
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, OSError) and error.strerror:
-        return ": ".join(filter(None, (error.filename, error.strerror))), Exit.FAILED
+    if isinstance(error, OSError):
+        return ": ".join(filter(None, (error.filename, error.strerror))) or str(error), Exit.FAILED
     if isinstance(error, ModuleNotFoundError):
         return (
             f"this needs the package {error.name}: install hilgate with the extra that brings it",

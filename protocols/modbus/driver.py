@@ -223,10 +223,13 @@ class ModbusDriver:
 
         Raises:
             Refused: unknown method or wrong arguments; nothing was sent.
-            DriverError: the device said no or did not answer.
+            DriverError: the device said no or did not answer, or the package pymodbus is missing.
         """
-        from protocols.modbus.calls import carry_out
-
+        try:
+            from protocols.modbus.calls import carry_out
+        except ImportError as error:
+            text = "calls need the package pymodbus; install hilgate[modbus]"
+            raise DriverError("device-error", text) from error
         try:
             return await carry_out(method, args, self._device.address_base, self._exchange)
         except (ModbusException, MalformedAnswer) as error:

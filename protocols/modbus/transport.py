@@ -104,11 +104,15 @@ def open_serial(connection: Rtu, protocol: asyncio.Protocol) -> None:
     """Opens a serial port for this process alone; pyserial does not block here (O_NONBLOCK).
 
     Raises:
+        DriverError: the package pyserial is missing.
         OSError: the port is missing, busy or cannot be configured.
         ValueError: a setting that the port does not know.
     """
-    import serial
-
+    try:
+        import serial
+    except ImportError as error:
+        text = f"{connection.port} needs the package pyserial; install hilgate[modbus]"
+        raise DriverError("disconnected", text) from error
     port = serial.Serial(
         connection.port,
         baudrate=connection.baudrate,

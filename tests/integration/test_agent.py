@@ -1,8 +1,10 @@
 """The whole agent on a simulated bench and the embedded broker, seen only through AMQP."""
 
+import asyncio
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from desk import Desk, RunAgent, desk
 
 from protocols.amqp.cloudevents import Event
@@ -160,6 +162,14 @@ async def test_structured_events_carry_the_same(broker: Broker, run_agent: RunAg
         event, body = (await one.until(lambda: one.of_type("samples")))[0]
         assert event.source.startswith("/benches/rig/devices/")
         assert body["samples"]
+
+
+async def test_a_port_that_is_taken_is_named(broker: Broker, run_agent: RunAgent) -> None:
+    taken = f"127.0.0.1:{broker.port}"
+    with pytest.raises(ExceptionGroup) as failed:
+        async with run_agent(PROFILE, broker.url, http=taken):
+            await asyncio.get_running_loop().create_future()
+    assert failed.group_contains(OSError, match=f"http cannot listen on {taken}: ")
 
 
 async def test_health_is_served_over_http(broker: Broker, run_agent: RunAgent, unused_port: int) -> None:

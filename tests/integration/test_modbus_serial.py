@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import tty
 from typing import cast
 
@@ -26,6 +27,17 @@ async def test_there_is_no_such_port() -> None:
     with pytest.raises(DriverError, match="/dev/ttyNONE9 cannot be opened") as failed:
         await driver.connect()
     assert failed.value.code == "disconnected"
+    await driver.close()
+
+
+async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "serial", None)
+    driver = ModbusDriver(device({"transport": "rtu", "port": "/dev/ttyNONE9"}), {})
+    with pytest.raises(DriverError, match=r"needs the package pyserial; install hilgate\[modbus\]"):
+        await driver.connect()
+    monkeypatch.setitem(sys.modules, "protocols.modbus.calls", None)
+    with pytest.raises(DriverError, match=r"need the package pymodbus; install hilgate\[modbus\]"):
+        await driver.call("identify", {})
     await driver.close()
 
 

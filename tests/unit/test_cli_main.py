@@ -28,6 +28,7 @@ def end(monkeypatch: pytest.MonkeyPatch, error: BaseException, *words: str) -> i
             "hilgate: /var/lib/x: Permission denied\n",
         ),
         (ExceptionGroup("", [OSError(98, "Address already in use")]), 3, "hilgate: Address already in use\n"),
+        (OSError("plc: install hilgate[sil]"), 3, "hilgate: plc: install hilgate[sil]\n"),
         (ModuleNotFoundError("no", name="aiohttp"), 3, "hilgate: this needs the package aiohttp"),
         (
             ExceptionGroup("", [ExceptionGroup("", [KeyError("x")])]),

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 import pytest
+import structlog
 
 from agent import device as device_module
 from agent.device import Device
@@ -155,6 +156,14 @@ async def test_a_fault_of_the_driver_is_the_devices_and_ends_nothing() -> None:
     async with bench.supervised():
         await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE)
     assert "ZeroDivisionError" in bench.states[0][1]
+
+
+async def test_a_fault_that_comes_again_is_logged_once() -> None:
+    bench = Bench(ScriptedDriver([None], [crash, crash, crash, forever]))
+    with structlog.testing.capture_logs() as lines:
+        async with bench.supervised():
+            await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE)
+    assert len([line for line in lines if line["event"] == "driver failed"]) == 1
 
 
 async def test_a_driver_that_fails_to_close_or_ends_by_itself_is_connected_again() -> None:

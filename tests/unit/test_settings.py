@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,14 @@ def test_broker_urls_that_are_none(broker: str) -> None:
     assert len(said) == 1
     assert said[0].startswith("option --broker: broker: ")
     assert "s3cret" not in said[0]
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    assert wrong(None, {"HILGATE_HTTP": "127.0.0.1:80"}, **NEEDED) == [
+        "environment variable HILGATE_HTTP: http: needs the package aiohttp; install hilgate[web]"
+    ]
+    assert load_settings(None, {}, NEEDED).http is None
 
 
 @pytest.mark.parametrize("address", ["8080", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:70000", ":80"])
