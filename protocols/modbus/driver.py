@@ -149,20 +149,25 @@ class ModbusDriver:
             DriverError: not all were written; its `written` holds those that were.
         """
         written: dict[str, Value] = {}
+        station = self._station
         for step in steps(self._device, values):
-            if not self._station.line.is_open:
-                raise DriverError("disconnected", f"{self._unit} is not connected", written)
-            try:
-                await self._carry_out(step)
-            except (ModbusException, MalformedAnswer) as error:
-                failure = driver_error(self._unit, error)
-                raise DriverError(failure.code, str(failure), written) from error
-            except DriverError as error:
-                text = f"{error}; whether {', '.join(step.points)} was written is not known"
-                raise DriverError(error.code, text, written) from error
+            async with station.line.lock(station.unit):
+                await self._write(step, station, written)
             for name in step.points:
                 written[name] = self._meaning(name, values[name])
         return Sample(time.time_ns(), written)
+
+    async def _write(self, step: Step, station: Station, written: Mapping[str, Value]) -> None:
+        if station is not self._station_or_none or not station.line.is_open:
+            raise DriverError("disconnected", f"{self._unit} is not connected", written)
+        try:
+            await self._carry_out(step)
+        except (ModbusException, MalformedAnswer) as error:
+            failure = driver_error(self._unit, error)
+            raise DriverError(failure.code, str(failure), written) from error
+        except DriverError as error:
+            text = f"{error}; whether {', '.join(step.points)} was written is not known"
+            raise DriverError(error.code, text, written) from error
 
     def _meaning(self, name: str, value: Value) -> Value:
         point = self._device.points[name]
@@ -180,11 +185,10 @@ class ModbusDriver:
             await self._with_fallback(single, lambda: self._ask(several))
         else:
             masked = pdu.mask_write(start, ~step.mask & 0xFFFF, int.from_bytes(data))
-            async with self._station.line.lock(self._station.unit):
-                if self._device.mask_write == "no":
-                    await self._read_modify_write(step)
-                else:
-                    await self._with_fallback(masked, lambda: self._read_modify_write(step))
+            if self._device.mask_write == "no":
+                await self._read_modify_write(step)
+            else:
+                await self._with_fallback(masked, lambda: self._read_modify_write(step))
 
     async def _with_fallback(self, request: bytes, otherwise: Callable[[], Awaitable[object]]) -> None:
         """Sends a request, or does otherwise if the device has said that it lacks the function."""

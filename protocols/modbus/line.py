@@ -81,7 +81,7 @@ class Line:
         self._wake: asyncio.TimerHandle | None = None
 
     def lock(self, unit: int) -> asyncio.Lock:
-        """Held over a read-modify-write, so that no other write to the unit comes between."""
+        """Held over each write to the unit, so that none comes between a read-modify-write's two halves."""
         return self._locks.setdefault(unit, asyncio.Lock())
 
     def enter(self, device: ModbusDevice) -> Station:

@@ -91,6 +91,36 @@ async def test_bits_of_one_register_written_at_once_do_not_undo_each_other() -> 
     assert register == 0xFFFF
 
 
+async def test_another_devices_write_to_the_unit_waits_for_a_read_modify_write() -> None:
+    seen: list[bytes] = []
+    writing: list[asyncio.Task[Any]] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            seen.append(request.pdu)
+            if request.pdu == pdu.read(3, 3, 1):
+                writing.append(asyncio.create_task(second.write({"whole": 0x7000})))
+                await asyncio.sleep(0)  # it has begun
+                await asyncio.sleep(0)
+            if request.pdu[0] == 3:
+                peer.answer(request)
+            else:
+                peer.send(peer.frame(request, pdu.write_answer(request.pdu)))
+
+    whole = {"whole": {"table": "holding", "address": 3, "access": "wo"}}
+    shared: dict[object, object] = {}
+    async with (
+        tcp_device(script) as connection,
+        connected(connection, shared, points=WRITABLE, mask_write="no", depth=2) as first,
+        connected(connection, shared, points=whole, depth=2) as second,
+    ):
+        del seen[:]
+        await first.write({"bit": False})
+        await writing[0]
+    assert seen == [pdu.read(3, 3, 1), pdu.write_register(3, b"\0\2"), pdu.write_register(3, b"\x70\0")]
+
+
 async def test_a_write_that_fails_on_the_way_says_what_was_written() -> None:
     async def script(peer: Peer) -> None:
         await peer.answer_next()
