@@ -320,5 +320,8 @@ class DeviceProtocol(Protocol):
     def plan(self, device: Any) -> Sequence[PlannedRequest]:
         """Which requests would poll this device. Pure."""
 
+    def conflicts(self, devices: Mapping[str, Any]) -> Mapping[str, str]:
+        """Which of these devices cannot be together on one bench, and why: name to a sentence. Pure."""
+
     def driver(self, device: Any, shared: Shared) -> Driver:
         """A driver for this device, not yet connected."""

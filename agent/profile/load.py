@@ -66,6 +66,7 @@ class _Loader:
             name: tree for name, entry in self._sources.devices.items() if (tree := self._tree(name, entry))
         }
         devices = {name: device for name, tree in trees.items() if (device := self._device(name, tree))}
+        self._conflicts(devices, trees)
         if not self._sources.devices and not self.problems:
             hint = "a bench has at least one device"
             self.problems.append(Problem.at(self._sources.header.place, "devices", MISSING, hint))
@@ -73,6 +74,15 @@ class _Loader:
             return None
         content = {"digest": _digest(header, devices), "path": self._file, "devices": devices}
         return Profile.model_validate({**dict(header), **content})
+
+    def _conflicts(self, devices: Mapping[str, DeviceConfig], trees: Mapping[str, MappingNode]) -> None:
+        """What is right device by device and cannot be on one bench."""
+        for word in {device.protocol for device in devices.values()}:
+            mine = {name: device for name, device in devices.items() if device.protocol == word}
+            for name, why in self._installed[word].conflicts(mine).items():
+                connection = trees[name].entries.get("connection")
+                place = trees[name].place if connection is None else connection.place
+                self.problems.append(Problem.at(place, f"devices.{name}.connection", why))
 
     def _header(self) -> Header | None:
         node = self._substitution.section(self._sources.header, "")

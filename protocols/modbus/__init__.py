@@ -35,6 +35,11 @@ class _Modbus:
 
         return describe(device)
 
+    def conflicts(self, devices: Mapping[str, Any]) -> Mapping[str, str]:
+        from protocols.modbus.line import conflicts
+
+        return conflicts(devices)
+
     def driver(self, device: Any, shared: Shared) -> Driver:
         from protocols.modbus.driver import ModbusDriver
 

@@ -8,7 +8,7 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import cast
 
 from protocols.base import DriverError, Shared
@@ -338,6 +338,25 @@ def _key(connection: Connection) -> Hashable:
     return ("modbus", name_of(connection))
 
 
+def _agree(one: Connection, other: Connection) -> bool:
+    """Whether two connections of one line differ in the unit alone."""
+    return one.model_copy(update={"unit": other.unit}) == other
+
+
+def conflicts(devices: Mapping[str, ModbusDevice]) -> Mapping[str, str]:
+    """Devices on a line that an earlier one uses with other settings. Pure."""
+    first: dict[Hashable, str] = {}
+    found = {}
+    for name, device in devices.items():
+        other = first.setdefault(_key(device.connection), name)
+        if not _agree(devices[other].connection, device.connection):
+            line = name_of(device.connection)
+            found[name] = (
+                f"device {other!r} uses {line} with other settings; on one line all but unit are equal"
+            )
+    return found
+
+
 def join(device: ModbusDevice, shared: Shared) -> Station:
     """A station for a device, on the line that it shares with others or on a new one.
 
@@ -349,7 +368,7 @@ def join(device: ModbusDevice, shared: Shared) -> Station:
     if line is None:
         line = shared[key] = Line(device.connection)
     assert isinstance(line, Line)
-    if line.connection.model_copy(update={"unit": device.connection.unit}) != device.connection:
+    if not _agree(line.connection, device.connection):
         raise DriverError("disconnected", f"{line.name} is in use by another device with other settings")
     return line.enter(device)
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import is_
 from typing import TypeVar
 
+import structlog
+
 from protocols.base import DriverError, Quality, Sample, Value
 from protocols.modbus import pdu
 from protocols.modbus.codec import compile_bits, compile_registers
@@ -20,6 +22,8 @@ _TOGETHER_NS = 5_000_000
 _T = TypeVar("_T")
 _Result = tuple[int, Mapping[str, Value], Mapping[str, Quality]]
 """When a block was answered, its good values, and what is wrong with its other points."""
+
+_log = structlog.get_logger("modbus")
 
 _REFUSED = ExceptionCode.ILLEGAL_DATA_ADDRESS
 _NOTHING: Mapping[str, Value] = {}
@@ -102,7 +106,7 @@ class Reading:
             self.error = reader.error or self.error
             self.answered |= reader.error is None or reader.error.code == "device-error"
             if reader.refused and len(reader.block.points) == 1:
-                self._refused.update(bad)
+                self._refuse(reader, bad)
                 self._replace(reader, [])
             elif reader.refused:
                 results.extend(await self._isolate(reader, urgent))
@@ -124,12 +128,19 @@ class Reading:
         for single, answer in zip(singles, answers, strict=True):
             values, bad = single.take(answer)
             if single.refused:
-                self._refused.update(bad)
+                self._refuse(single, bad)
             else:
                 good.extend(single.block.points)
                 results.append((answer.time_ns, values, bad))
         self._replace(reader, good)
         return results
+
+    def _refuse(self, reader: _BlockReader, bad: Mapping[str, Quality]) -> None:
+        self._refused.update(bad)
+        for point in bad:
+            _log.warning(
+                "the device refuses a point", device=self._device.name, point=point, why=str(reader.error)
+            )
 
     def _replace(self, reader: _BlockReader, good: Sequence[ModbusPoint]) -> None:
         base = self._device.address_base

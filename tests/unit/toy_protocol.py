@@ -56,6 +56,9 @@ class Toy:
             for name, point in device.points.items()
         ]
 
+    def conflicts(self, devices: Mapping[str, Any]) -> Mapping[str, str]:
+        return {}
+
     def driver(self, device: Any, shared: Shared) -> Driver:
         raise NotImplementedError
 
