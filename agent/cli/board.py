@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,8 @@ class PointView:
     def __init__(self) -> None:
         self.value: bool | int | float | str | None = None
         self.bad = ""
-        self.time = 0.0
+        self.time: float | None = None
+        """When something was last heard of it; None: never."""
         self.trend: deque[float] = deque(maxlen=TREND_COLUMNS)
         self._column = 0
 
@@ -143,6 +144,11 @@ class Board:
                 self._take_availability(event, now)
         except msgspec.DecodeError:
             self.malformed += 1
+
+    def expect(self, points: Iterable[tuple[str, str]]) -> None:
+        """Has points (device and name) stand there also before anything is heard of them."""
+        for device, point in points:
+            self.points.setdefault(device, {}).setdefault(point, PointView())
 
     def skip(self) -> None:
         """Counts a message that is no event."""

@@ -127,14 +127,15 @@ def _device_row(device: str, status: DeviceStatus | None) -> list[RenderableType
 
 
 def _point_row(name: str, point: PointView, unit: str, now: float, trend: int) -> list[RenderableType]:
-    age = max(0.0, now - point.time)
+    age = "" if point.time is None else f"{max(0.0, now - point.time):.1f} s"
+    quality = Text.assemble(plain(point.bad), style="bold red") if point.bad else Text("good", "green")
     return [
         Text.assemble("  ", plain(name)),
         value(point.value),
         plain(unit),
         Text(sparkline(point.trend, trend), "blue", no_wrap=True),
-        Text(f"{age:.1f} s", "dim"),
-        Text.assemble(plain(point.bad), style="bold red") if point.bad else Text("good", "green"),
+        Text(age, "dim"),
+        Text("not heard yet", "dim") if point.time is None else quality,
     ]
 
 

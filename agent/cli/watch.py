@@ -75,6 +75,7 @@ async def _draw(stop: asyncio.Event, seconds: float | None, settings: "Settings"
         board = Board(bench)
         receive_events(client, bench, lambda event: board.take(event, time.time()), board.skip)
         units = await _units(client, bench)
+        board.expect(units)
 
         def picture(now: float, width: int, height: int | None) -> "RenderableType":
             return render.bench(board, units, now, width, rows=height and height - _OTHER_LINES)

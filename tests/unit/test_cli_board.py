@@ -249,3 +249,14 @@ def test_availability_is_read_from_what_the_wire_says() -> None:
     ((known, _),) = fleet.rows()
     assert isinstance(known, Availability)
     assert "1/1 online" in text(render.fleet(fleet, NOW.timestamp()))
+
+
+def test_a_point_that_nothing_was_heard_of_stands_there_all_the_same() -> None:
+    board = Board("rig-07")
+    board.expect([("pump", "speed"), ("pump", "level")])
+    board.take(event(SAMPLES, {"samples": [sample({"speed": 5})]}), NOW.timestamp())
+    drawn = text(render.bench(board, {}, NOW.timestamp(), 120, rows=None))
+    (level,) = [line for line in drawn.splitlines() if "level" in line]
+    (speed,) = [line for line in drawn.splitlines() if "speed" in line]
+    assert "not heard yet" in level
+    assert "good" in speed
