@@ -123,7 +123,7 @@ class CommandService:
         queue = self._queues.get(name)
         if queue is None:
             queue = self._queues[name] = asyncio.Queue(QUEUE_LIMIT)
-            assert self._group is not None  # on_message releases while there is none
+            assert self._group is not None  # on_message takes nothing while there is none
             self._group.create_task(self._work(queue), name=f"commands {name or 'bench'}")
         if queue.full() or self._waiting_bytes > WAITING_BYTES:
             raise Refused("busy", f"{queue.qsize()} commands already wait for {name or 'the bench'}")
