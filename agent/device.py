@@ -3,8 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -22,13 +22,6 @@ STEADY_S = 10.0
 """A link that held this long starts its backoff anew."""
 
 
-class Observer(Protocol):
-    """Who wants to know that a device's state changed."""
-
-    def __call__(self) -> None:
-        """Looks again."""
-
-
 class Device:
     """Owns one driver. Everything it learns goes to the latest values and, in batches, to events.
 
@@ -42,7 +35,7 @@ class Device:
         mode: Mode,
         events: Events,
         latest: LatestValues,
-        changed: Observer,
+        changed: Callable[[], None],
     ) -> None:
         self.config = config
         self.driver = driver
@@ -50,8 +43,7 @@ class Device:
         self.since_ns = time.time_ns()
         self.reason = ""
         self.status = DeviceState.CONNECTING if config.enabled else DeviceState.DISABLED
-        self.missed_cycles = 0
-        self._missed_unsaid = 0
+        self._missed = 0
         self._missed_since_ns = 0
         self._events = events
         self._latest = latest
@@ -95,10 +87,9 @@ class Device:
 
     def missed(self, cycles: int, period: float) -> None:
         """Counts skipped poll cycles; the next heartbeat says them as a loss."""
-        if not self._missed_unsaid:
+        if not self._missed:
             self._missed_since_ns = time.time_ns() - int(cycles * period * 1e9)
-        self.missed_cycles += cycles
-        self._missed_unsaid += cycles
+        self._missed += cycles
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -193,7 +184,7 @@ class Device:
 
     def take_missed(self) -> tuple[int, int]:
         """Skipped cycles since the last call, and when they began (UTC, nanoseconds)."""
-        cycles, self._missed_unsaid = self._missed_unsaid, 0
+        cycles, self._missed = self._missed, 0
         return cycles, self._missed_since_ns
 
     def _require_link(self) -> None:

@@ -158,7 +158,7 @@ def _run_client(library: str, loop: str, depth: int, port: int) -> None:
 
 def _loops() -> list[str]:
     try:
-        import uvloop  # noqa: F401
+        import uvloop  # noqa: F401  # whether it is there
     except ImportError:
         return ["asyncio"]
     return ["asyncio", "uvloop"]

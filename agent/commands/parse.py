@@ -24,7 +24,7 @@ class Command(msgspec.Struct, frozen=True):
     op: str
     fields: dict[str, Any]
     reply_to: str | None
-    correlation_id: MessageId
+    correlation_id: MessageId | None
     user: str
     created_ms: int | None
     expires_ms: int | None
@@ -69,7 +69,7 @@ def parse(message: Message, received_ns: int) -> Command:
         op=fields["op"][:MAX_OP],
         fields=fields,
         reply_to=message.reply_to,
-        correlation_id=message.message_id if message.correlation_id is None else message.correlation_id,
+        correlation_id=answer_to(message),
         user=(message.user_id or b"").decode(errors="replace")[:256],
         created_ms=message.creation_ms,
         expires_ms=_expiry(message, received_ns),

@@ -187,5 +187,5 @@ async def test_health_is_served_over_http(broker: Broker, run_agent: RunAgent, u
             assert await get("/livez") == (200, {"status": "ok"})
             assert (await get("/readyz"))[1]["state"] == "available"
             assert (await get("/availability"))[1]["bench"] == "rig"
-            assert (await get("/values/psu"))[1]["voltage"]["value"] == 0.0  # type: ignore[index]
+            assert (await get("/values/psu"))[1]["voltage"]["value"] == 0.0  # type: ignore[index]  # JSON
             assert (await get("/values/nobody"))[0] == 404

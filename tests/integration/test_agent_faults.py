@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from desk import Desk, RunAgent, desk
+from waiting import until
 
 from agent.profile import load_profile
+from agent.store.memory import MemoryOutbox
 from sim.broker import Broker
 from sim.modbus import SIMULATOR
 
@@ -239,12 +241,12 @@ async def test_a_device_that_never_answers_is_offline_with_the_reason(
 async def test_events_of_an_outage_come_in_order_and_whole(run_agent: RunAgent, unused_port: int) -> None:
     url = f"amqp://127.0.0.1:{unused_port}"
     async with run_agent(profile_of(PSU), url) as agent:
-        await until_waiting(agent.store.outbox, 10)
+        await until(lambda: agent.store.outbox.stats().messages >= 10)
         async with Broker("127.0.0.1", unused_port), desk(url, "rig") as one:
             await one.until_state("available")
             await one.until(lambda: len(one.samples("psu")) > 20)
         waiting = agent.store.outbox.stats().messages
-        await until_waiting(agent.store.outbox, waiting + 10)
+        await until(lambda: agent.store.outbox.stats().messages >= waiting + 10)
         async with Broker("127.0.0.1", unused_port), desk(url, "rig") as two:
             await two.until(lambda: len(two.samples("psu")) > 20)
             heard = sorted(set(two.sequences("/benches/rig/devices/psu")))
@@ -254,10 +256,9 @@ async def test_events_of_an_outage_come_in_order_and_whole(run_agent: RunAgent, 
 async def test_what_an_outage_cost_is_said(run_agent: RunAgent, unused_port: int) -> None:
     url = f"amqp://127.0.0.1:{unused_port}"
     async with run_agent(profile_of(PSU), url, outbox_age="300ms") as agent:
-        async with asyncio.timeout(15):
-            while agent.store.outbox.stats().oldest_s < 0.25:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.5)
+        outbox = agent.store.outbox
+        assert isinstance(outbox, MemoryOutbox)
+        await until(lambda: ("/benches/rig/devices/psu", "too-old") in outbox._losses)
         async with Broker("127.0.0.1", unused_port), desk(url, "rig") as one:
             loss = (await one.until(lambda: losses(one)))[0]
             assert loss["reason"] == "too-old"
@@ -266,9 +267,3 @@ async def test_what_an_outage_cost_is_said(run_agent: RunAgent, unused_port: int
 
 def losses(one: Desk) -> list[dict[str, Any]]:
     return [body for _, body in one.of_type("loss") if body["source"] == "/benches/rig/devices/psu"]
-
-
-async def until_waiting(outbox: object, count: int) -> None:
-    async with asyncio.timeout(15):
-        while outbox.stats().messages < count:  # type: ignore[attr-defined]
-            await asyncio.sleep(0.01)

@@ -43,7 +43,7 @@ class Slow:
         self.go_on = asyncio.Event()
         driver = agent.bench.devices["plc"].driver
         self._write = driver.write
-        driver.write = self.write  # type: ignore[method-assign]
+        driver.write = self.write  # type: ignore[method-assign]  # held up from here on
 
     async def write(self, values: Any) -> Any:
         self.begun += 1
