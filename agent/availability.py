@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 import platform
 import socket
-import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Literal
 
 import structlog
 
+from agent import clock
 from agent.bench import Bench
-from agent.clock import clock_status
 from agent.events import LOSS, Events
 from agent.rivals import Rivals
 from agent.store import Store
@@ -54,7 +53,7 @@ class Availability:
         self.labels = labels
         self._phase: Literal["running", "stopping", "offline"] = "running"
         self._revision = 0
-        self._since = (self.state, time.time_ns())
+        self._since = (self.state, clock.now_ns())
         self._agent = {
             "version": version("hilgate"),
             "arch": platform.machine(),
@@ -129,13 +128,13 @@ class Availability:
         state = self.state
         if state != self._since[0]:
             self._log.info("bench is now", state=state, reason=self.reason)
-            self._since = (state, time.time_ns())
+            self._since = (state, clock.now_ns())
         bench, profile = self._bench, self._bench.profile
         return {
             "bench": self._bench_id,
             "epoch": self._store.epoch,
             "revision": self._revision,
-            "time": rfc3339(time.time_ns()),
+            "time": rfc3339(clock.now_ns()),
             "state": state,
             "since": rfc3339(self._since[1]),
             "reason": self.reason,
@@ -157,7 +156,7 @@ class Availability:
             "labels": self.labels,
             "profile": {"name": profile.profile, "digest": profile.digest},
             "agent": self._agent,
-            "clock": clock_status(),
+            "clock": clock.clock_status(),
             "outbox": self._store.outbox.stats(),
         }
 
@@ -166,20 +165,23 @@ class Availability:
         self._events.availability(self.body(), mode=self._bench.mode, ttl=TTL_INTERVALS * self._interval)
 
     def _say_losses(self) -> None:
-        for loss in self._store.outbox.take_losses():
-            self._events.bench(
-                LOSS,
-                {
-                    "source": loss.source,
-                    "reason": loss.reason,
-                    "count": loss.count,
-                    "first": str(loss.first),
-                    "last": str(loss.last),
-                    "first_time": rfc3339(loss.first_time_ns),
-                    "last_time": rfc3339(loss.last_time_ns),
-                },
-                mode=self._bench.mode,
-            )
+        losses = self._store.outbox.losses()
+        with self._store.together():
+            self._store.outbox.said(losses)
+            for loss in losses:
+                self._events.bench(
+                    LOSS,
+                    {
+                        "source": loss.source,
+                        "reason": loss.reason,
+                        "count": loss.count,
+                        "first": str(loss.first),
+                        "last": str(loss.last),
+                        "first_time": rfc3339(loss.first_time_ns),
+                        "last_time": rfc3339(loss.last_time_ns),
+                    },
+                    mode=self._bench.mode,
+                )
         for name, device in self._bench.devices.items():
             cycles, since_ns = device.take_missed()
             if cycles:
@@ -190,7 +192,7 @@ class Availability:
                         "reason": "missed-cycles",
                         "count": cycles,
                         "first_time": rfc3339(since_ns),
-                        "last_time": rfc3339(time.time_ns()),
+                        "last_time": rfc3339(clock.now_ns()),
                     },
                     mode=device.mode,
                 )

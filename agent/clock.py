@@ -1,7 +1,12 @@
-"""How far the wall clock can be trusted."""
+"""Time, read in one place: the wall clock for stamps, a steady one for intervals, and how far to trust them.
+
+The agent asks `clock.now_ns()` and `clock.steady()` by these names, so that a test can step them.
+"""
 
 import ctypes
 import functools
+import time
+from pathlib import Path
 
 import msgspec
 
@@ -14,6 +19,62 @@ class ClockStatus(msgspec.Struct, frozen=True):
 
     synchronised: bool
     offset_s: float
+
+
+def now_ns() -> int:
+    """The wall clock: UTC in nanoseconds since 1970. People and time services may step it."""
+    return time.time_ns()
+
+
+def steady() -> float:
+    """Seconds since the machine's boot, also while it was suspended. Nothing steps it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@functools.cache
+def boot_id() -> str:
+    """Tells one boot of the machine from another (random(4), boot_id)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """One instant by all clocks, as it is kept over a restart."""
+
+    at: float
+    """Seconds on the timeline."""
+    boot: str
+    steady: float
+    wall_ns: int
+
+
+class Timeline:
+    """Seconds that only go forward, also over restarts of the agent, whatever the wall clock does meanwhile.
+
+    Within one boot of the machine it follows the steady clock; only over a reboot it has to believe the wall
+    clock, and then never goes back.
+    """
+
+    def __init__(self, last: Moment | None = None) -> None:
+        start = steady()
+        if last is None:
+            began = 0.0
+        elif last.boot == boot_id():
+            began = last.at + max(0.0, start - last.steady)
+        else:
+            began = last.at + max(0.0, (now_ns() - last.wall_ns) / 1e9)
+        self._offset = began - start
+
+    def now(self) -> float:
+        """Seconds since the timeline began."""
+        return steady() + self._offset
+
+    def moment(self) -> Moment:
+        """This instant, to go on from after a restart."""
+        return Moment(self.now(), boot_id(), steady(), now_ns())
+
+    def wall_ns(self, at: float) -> int:
+        """What the wall clock shows at an instant of the timeline, as far as can be said now."""
+        return now_ns() + round((at - self.now()) * 1e9)
 
 
 class _Timex(ctypes.Structure):

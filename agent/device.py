@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from agent import clock
 from agent.batch import Batcher
 from agent.changes import ChangeFilter
 from agent.events import Events, Mode
@@ -40,7 +41,7 @@ class Device:
         self.config = config
         self.driver = driver
         self.mode = mode
-        self.since_ns = time.time_ns()
+        self.since_ns = clock.now_ns()
         self.reason = ""
         self.status = DeviceState.CONNECTING if config.enabled else DeviceState.DISABLED
         self._missed = 0
@@ -88,7 +89,7 @@ class Device:
     def missed(self, cycles: int, period: float) -> None:
         """Counts skipped poll cycles; the next heartbeat says them as a loss."""
         if not self._missed:
-            self._missed_since_ns = time.time_ns() - int(cycles * period * 1e9)
+            self._missed_since_ns = clock.now_ns() - int(cycles * period * 1e9)
         self._missed += cycles
 
     # -- life -----------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Device:
         self._set(DeviceState.OFFLINE, reason)
 
     def _report_bad(self, bad: Mapping[str, Quality]) -> None:
-        sample = Sample(time.time_ns(), {}, bad)
+        sample = Sample(clock.now_ns(), {}, bad)
         if self._filter is not None:
             self._filter.forget()
         if bad:
@@ -201,7 +202,7 @@ class Device:
         changed_state = state is not self.status
         self.status, self.reason = state, reason
         if changed_state:
-            self.since_ns = time.time_ns()
+            self.since_ns = clock.now_ns()
             body = {"device": self.name, "state": state, "reason": reason, "mode": self.mode}
             self._events.device_change(self.name, body, mode=self.mode)
         self._changed()

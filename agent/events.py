@@ -1,11 +1,11 @@
 """Events as they leave: CloudEvents with their sequence, put into the outbox."""
 
 import secrets
-import time
 from typing import Any, Literal
 
 import msgspec
 
+from agent import clock
 from agent.store import Lane, Outgoing, Store
 from protocols.amqp.cloudevents import Event, to_message
 from protocols.amqp.codec import MessageId, encode
@@ -67,19 +67,19 @@ class Events:
         """Sends a change of a device's state, to the device's own topic."""
         address = Address(f"hil.{self._bench}.events.{device}", "topic")
         data = msgspec.json.encode(body)
-        self._put(DEVICE, self.device_source(device), address, Lane.EVENT, data, time.time_ns(), mode)
+        self._put(DEVICE, self.device_source(device), address, Lane.EVENT, data, clock.now_ns(), mode)
 
     def bench(self, kind: str, body: Any, *, mode: Mode) -> None:
         """Sends an event of the bench itself."""
         address = Address(f"hil.{self._bench}.events.bench", "topic")
         self._put(
-            kind, self.bench_source, address, Lane.EVENT, msgspec.json.encode(body), time.time_ns(), mode
+            kind, self.bench_source, address, Lane.EVENT, msgspec.json.encode(body), clock.now_ns(), mode
         )
 
     def availability(self, body: Any, *, mode: Mode, ttl: float) -> None:
         """Sends availability; `ttl` in seconds."""
         data = msgspec.json.encode(body)
-        time_ns = time.time_ns()
+        time_ns = clock.now_ns()
         self._put(
             AVAILABILITY, self.bench_source, AVAILABILITY_ADDRESS, Lane.EVENT, data, time_ns, mode, ttl=ttl
         )
@@ -95,7 +95,7 @@ class Events:
             address,
             Lane.RESULT,
             body,
-            time.time_ns(),
+            clock.now_ns(),
             mode,
             counter=f"{self.bench_source}#results",
             correlation_id=correlation_id,
@@ -138,5 +138,18 @@ class Events:
             message.properties[LAST_VALUE_KEY] = self._bench
         message.correlation_id = correlation_id
         # Only telemetry goes stale in the outbox: a hole in the bench's own sequence would read as loss.
-        expires = time.monotonic() + ttl if ttl is not None and lane is Lane.TELEMETRY else None
-        self._store.outbox.put(Outgoing(address, lane, source, sequence, time_ns, encode(message), expires))
+        expires = self._store.timeline.now() + ttl if ttl is not None and lane is Lane.TELEMETRY else None
+        self._store.outbox.put(
+            Outgoing(
+                address,
+                lane,
+                source,
+                sequence,
+                time_ns,
+                encode(message),
+                counter=counter or source,
+                event_id=event.id,
+                expires=expires,
+                durable=durable,
+            )
+        )

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from agent import clock
 from agent.events import AVAILABILITY, Events
 from protocols.amqp.client import Delivery
 from protocols.amqp.cloudevents import from_message
@@ -24,7 +25,7 @@ class Rivals:
         self._bench_id = bench_id
         self._events = events
         self._changed = changed
-        self._started_ns = time.time_ns()
+        self._started_ns = clock.now_ns()
         self._rival = ""
         self._until = 0.0
         self._log = structlog.get_logger("availability")

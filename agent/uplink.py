@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import structlog
 
-from agent.store import REPLIES, Lane, Outbox, Outgoing
+from agent.store import REPLIES, Outbox, Outgoing
 from protocols.amqp.client import (
     Address,
     Client,
@@ -171,7 +171,4 @@ class Uplink:
     def _bury(self, message: Outgoing, why: str) -> None:
         self.dead_letters += 1
         self._log.error("the broker refused a message for good", address=message.address.name, why=why)
-        if message.lane is Lane.RESULT:
-            self._outbox.done(message)
-        else:
-            self._outbox.give_up(message, "rejected")
+        self._outbox.bury(message, "rejected")

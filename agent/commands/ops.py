@@ -1,10 +1,10 @@
 """What each op does. The service decides when."""
 
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from agent import clock
 from agent.availability import Availability
 from agent.bench import Bench
 from agent.commands.parse import Command, object_field, text_field
@@ -64,7 +64,7 @@ class Ops:
         return await self._table[command.op](command)
 
     async def _ping(self, command: Command) -> Any:
-        return {"time": rfc3339(time.time_ns()), "epoch": self._epoch}
+        return {"time": rfc3339(clock.now_ns()), "epoch": self._epoch}
 
     async def _describe(self, command: Command) -> Any:
         bench, profile = self._bench, self._bench.profile
@@ -87,7 +87,7 @@ class Ops:
             if not _point(device, name).readable:
                 raise Refused("bad-type", f"point {name!r} is write-only: it cannot be read")
         if not names:
-            return {"values": {}, "bad": {}, "time": rfc3339(time.time_ns())}
+            return {"values": {}, "bad": {}, "time": rfc3339(clock.now_ns())}
         sample = await device.read(list(dict.fromkeys(names)))
         return {"values": sample.values, "bad": sample.bad, "time": rfc3339(sample.time_ns)}
 

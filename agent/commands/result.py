@@ -1,11 +1,11 @@
 """What came of a command. Pure."""
 
-import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
+from agent import clock
 from protocols.base import DriverError, Refused, Value
 from protocols.timestamps import rfc3339
 
@@ -40,7 +40,7 @@ def result(
     op: str, received_ns: int, status: Status, *, code: str = "", message: str = "", data: Any = None
 ) -> Result:
     """A result that is finished now."""
-    return Result(op, status, code, message, data or {}, rfc3339(received_ns), rfc3339(time.time_ns()))
+    return Result(op, status, code, message, data or {}, rfc3339(received_ns), rfc3339(clock.now_ns()))
 
 
 def of_error(op: str, received_ns: int, error: Exception) -> Result:

@@ -1,10 +1,10 @@
 """Commands in, results out: each carried out once, in order per device, and answered once."""
 
 import asyncio
-import time
 
 import structlog
 
+from agent import clock
 from agent.commands.ops import Ops
 from agent.commands.parse import Command, NotACommand, answer_to, parse
 from agent.commands.result import Result, of_error, result
@@ -81,7 +81,7 @@ class CommandService:
         """Takes one message from the commands queue."""
         if self._stopping or self._group is None:
             return  # unsettled, as above; released it would come again at once
-        received_ns = time.time_ns()
+        received_ns = clock.now_ns()
         try:
             message = delivery.message()
         except CodecError as error:
@@ -163,7 +163,7 @@ class CommandService:
         self._finish(command, outcome, body)
 
     def _judge_time(self, command: Command) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ns() // 1_000_000
         if command.expires_ms is not None and now_ms > command.expires_ms:
             raise Refused("expired", f"the command expired {now_ms - command.expires_ms} ms ago")
         if command.created_ms is not None and now_ms - command.created_ms > self._max_age_ms:

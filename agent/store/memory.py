@@ -6,10 +6,12 @@ import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO
 
-from agent.store.base import Journal, JournalEntry, Lane, Loss, Outbox, OutboxStats, Outgoing
+from agent.clock import Timeline, now_ns
+from agent.store.base import AuditEntry, Journal, JournalEntry, Lane, Loss, Outbox, OutboxStats, Outgoing
 from protocols.amqp.flavours import Address
 
 JOURNAL_RETENTION_S = 24 * 3600.0
@@ -28,7 +30,8 @@ class _Channel:
 class MemoryOutbox:
     """A bounded outbox: over `max_bytes` or `max_age` seconds the oldest telemetry goes, then events."""
 
-    def __init__(self, max_bytes: int, max_age: float) -> None:
+    def __init__(self, max_bytes: int, max_age: float, timeline: Timeline | None = None) -> None:
+        self._timeline = timeline or Timeline()
         self.on_channel: Callable[[Address], None] = lambda _: None
         self._max_bytes = max_bytes
         self._max_age = max_age
@@ -37,6 +40,7 @@ class MemoryOutbox:
             lane: OrderedDict() for lane in Lane
         }
         self._bytes = 0
+        self._in_flight: set[int] = set()
         self._losses: dict[tuple[str, str], Loss] = {}
         self._emptied = asyncio.Event()
         self._emptied.set()
@@ -59,8 +63,8 @@ class MemoryOutbox:
         line = self._channels[channel]
         while line.waiting:
             message = line.waiting.popleft()
-            if message.expires is None or message.expires > time.monotonic():
-                message.in_flight = True
+            if message.expires is None or message.expires > self._timeline.now():
+                self._in_flight.add(id(message))
                 return message
             self.give_up(message, "expired")
         line.filled.clear()
@@ -100,22 +104,33 @@ class MemoryOutbox:
     def retry(self, messages: Sequence[Outgoing]) -> None:
         """Puts messages back to the front of their channels, in the order given."""
         for message in reversed(messages):
-            message.in_flight = False
+            self._in_flight.discard(id(message))
             channel = self._channels[message.channel]
             channel.waiting.appendleft(message)
             channel.filled.set()
 
     def postpone(self, message: Outgoing) -> None:
         """Puts a message to the back of its channel."""
-        message.in_flight = False
+        self._in_flight.discard(id(message))
         channel = self._channels[message.channel]
         channel.waiting.append(message)
         channel.filled.set()
 
-    def take_losses(self) -> Sequence[Loss]:
-        """What was given up since the last call."""
-        losses, self._losses = list(self._losses.values()), {}
-        return losses
+    def bury(self, message: Outgoing, reason: str) -> None:
+        """Forgets a message that the broker refused."""
+        if message.lane is Lane.RESULT:
+            self.done(message)
+        else:
+            self.give_up(message, reason)
+
+    def losses(self) -> Sequence[Loss]:
+        """What was given up and not yet said."""
+        return list(self._losses.values())
+
+    def said(self, losses: Sequence[Loss]) -> None:
+        """Forgets losses."""
+        for loss in losses:
+            del self._losses[loss.source, loss.reason]
 
     def stats(self) -> OutboxStats:
         """What waits now."""
@@ -131,7 +146,9 @@ class MemoryOutbox:
         """Results never go; what is in flight stays until its outcome is known."""
         horizon = time.monotonic() - self._max_age
         for lane in (self._lanes[Lane.TELEMETRY], self._lanes[Lane.EVENT]):
-            while victim := next((entry for entry in lane.values() if not entry[1].in_flight), None):
+            while victim := next(
+                (entry for entry in lane.values() if id(entry[1]) not in self._in_flight), None
+            ):
                 since, message = victim
                 over = self._bytes > self._max_bytes
                 if not over and since >= horizon:
@@ -144,24 +161,30 @@ class MemoryJournal:
     """Commands and their results for 24 h; over `max_bytes` the oldest finished ones go first."""
 
     def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self.since_ns = now_ns()
         self._entries: OrderedDict[str, JournalEntry] = OrderedDict()
         self._finished: deque[tuple[float, str, int]] = deque()
         self._bytes = 0
         self._max_bytes = max_bytes
 
-    def find(self, key: str) -> JournalEntry | None:
+    async def find(self, key: str) -> JournalEntry | None:
         """The entry of a message-id."""
         return self._entries.get(key)
 
-    def begin(self, key: str) -> None:
-        """Notes a command before it is carried out."""
-        self._entries[key] = JournalEntry()
+    async def unfinished(self) -> Sequence[JournalEntry]:
+        """None: nothing is left of an earlier run."""
+        return []
 
-    def finish(self, key: str, result: bytes) -> None:
+    def begin(self, entry: JournalEntry) -> None:
+        """Notes a command before it is carried out."""
+        self._entries[entry.key] = entry
+
+    def finish(self, entry: JournalEntry) -> None:
         """Notes a command's result and forgets what is over age or over the bound."""
-        self._entries.setdefault(key, JournalEntry()).result = result
-        now, size = time.monotonic(), len(key) + len(result) + ENTRY_OVERHEAD
-        self._finished.append((now, key, size))
+        assert entry.result is not None
+        self._entries[entry.key] = entry
+        now, size = time.monotonic(), len(entry.key) + len(entry.result) + ENTRY_OVERHEAD
+        self._finished.append((now, entry.key, size))
         self._bytes += size
         while self._bytes > self._max_bytes or self._finished[0][0] < now - JOURNAL_RETENTION_S:
             _, oldest, freed = self._finished.popleft()
@@ -182,9 +205,34 @@ class MemoryStore:
     def __init__(self, directory: Path | None, max_bytes: int, max_age: float) -> None:
         self._lock = None if directory is None else _lock(directory)
         self.epoch = int(time.time()) if directory is None else _next_epoch(directory)
-        self.outbox: Outbox = MemoryOutbox(max_bytes, max_age)
+        self.timeline = Timeline()
+        self.outbox: Outbox = MemoryOutbox(max_bytes, max_age, self.timeline)
         self.journal: Journal = MemoryJournal()
+        self.trouble = ""
+        self.on_trouble: Callable[[], None] = lambda: None
         self._counters: dict[str, int] = {}
+        self._values: dict[str, bytes] = {}
+
+    def remember(self, name: str, value: bytes | None) -> None:
+        """Keeps a small value under a name."""
+        if value is None:
+            self._values.pop(name, None)
+        else:
+            self._values[name] = value
+
+    def recall(self, name: str) -> bytes | None:
+        """The value last remembered under a name."""
+        return self._values.get(name)
+
+    def audit(self, entry: AuditEntry) -> None:
+        """Keeps nothing."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Everything is kept at once anyway."""
+        return nullcontext()
+
+    async def stored(self) -> None:
+        """Nothing is ever on its way."""
 
     def next_sequence(self, counter: str) -> int:
         """The next number of a counter, from 1."""
