@@ -13,15 +13,20 @@ from agent.commands.ops import Ops
 from agent.commands.service import QUEUE_LIMIT, CommandService
 from agent.connection import client_options
 from agent.events import AVAILABILITY_ADDRESS, Events
+from agent.interim import InterimLeases, InterimSafety
+from agent.lease.keeper import Leases
 from agent.profile import Profile
 from agent.rivals import Rivals
+from agent.safety import Safety
 from agent.settings import Settings
 from agent.store import MemoryStore
 from agent.uplink import Uplink
 from protocols.amqp.client import Address, Client, LinkState
 
-COMMAND_GRACE_S = 4.0
+COMMAND_GRACE_S = 2.5
 """How long a stop waits for commands under way."""
+SAFE_GRACE_S = 2.5
+"""How long a stop takes to make the devices safe."""
 FLUSH_GRACE_S = 2.0
 """How long a stop waits for the broker to take what is left."""
 CLOSE_GRACE_S = 1.5
@@ -31,6 +36,8 @@ START_GRACE_S = 5.0
 """How long commands wait at the start for devices that do not answer."""
 MAX_CREDIT = 10_000
 """Commands that the broker may hand over at once."""
+_RUNNING = "running"
+"""The name under which the store remembers the epoch of an agent that has not stopped."""
 
 
 class Agent:
@@ -43,16 +50,37 @@ class Agent:
     def __init__(self, profile: Profile, settings: Settings) -> None:
         self._settings = settings
         self.store = MemoryStore(settings.store, settings.outbox_size, settings.outbox_age)
+        self.store.on_trouble = self._on_trouble
         self.events = Events(settings.bench, self.store, structured=settings.cloudevents == "structured")
         self.bench = Bench(profile, self.events, sil=settings.sil)
         self.client = Client(client_options(settings, role="agent"), self._on_link)
         self.rivals = Rivals(settings.bench, self.events, self.bench.changed.set)
+        self.safety: Safety = InterimSafety(
+            self.bench,
+            self.store,
+            self.events,
+            changed=self.bench.changed.set,
+            connected=lambda: self.client.connected,
+            broker_loss=settings.safe_after_broker_loss,
+        )
+        self.leases: Leases = InterimLeases(
+            self.bench,
+            self.store,
+            self.events,
+            self.safety,
+            getattr(profile, "hooks", None),
+            changed=self.bench.changed.set,
+            required=settings.require_lease,
+            longest=settings.max_lease,
+        )
         self.availability = Availability(
             settings.bench,
             self.bench,
             self.events,
             self.store,
             self.rivals,
+            self.leases,
+            self.safety,
             interval=settings.heartbeat,
             connected=lambda: self.client.connected,
             labels={**profile.labels, **settings.labels},
@@ -60,8 +88,8 @@ class Agent:
         )
         self.uplink = Uplink(self.client, self.store.outbox)
         self.commands = CommandService(
-            Ops(settings.bench, self.store.epoch, self.bench, self.availability),
-            self.store.journal,
+            Ops(settings.bench, self.store.epoch, self.bench, self.availability, self.leases, self.safety),
+            self.store,
             self.events,
             self.bench.mode,
             max_age=settings.max_command_age,
@@ -88,6 +116,8 @@ class Agent:
             ]
             work = [
                 group.create_task(self.bench.run(), name="bench"),
+                group.create_task(self.safety.run(), name="safety"),
+                group.create_task(self.leases.run(), name="leases"),
                 group.create_task(self.commands.run(), name="commands"),
                 group.create_task(self.availability.run(), name="availability"),
             ]
@@ -103,6 +133,7 @@ class Agent:
             self._log.info("agent stops")
             self.availability.leave("stopping")
             await self.commands.stop(COMMAND_GRACE_S)
+            await self._end_safely()
             # Commands are answered and settled before their link goes; the rest goes back with the link.
             await _end(work)
             await _end([taking])
@@ -112,12 +143,26 @@ class Agent:
                 await self.uplink.flush(FLUSH_GRACE_S)
             await _end(link)
 
-    async def _take_commands(self) -> None:
-        """Receives commands from when the devices were tried: what waited for the agent finds them there."""
+    async def _end_safely(self) -> None:
+        """Leaves the devices safe, and a word in the store that they are."""
+        if self.bench.made.is_set():
+            await self.safety.drive("stop", within=SAFE_GRACE_S)
+        self.store.remember(_RUNNING, None)
+
+    async def _begin_safely(self) -> None:
+        """Makes safe what an agent left that was killed, once the devices were tried."""
+        killed = self.store.recall(_RUNNING)
+        self.store.remember(_RUNNING, b"%d" % self.store.epoch)
         await self.bench.made.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_GRACE_S):
                 await self.bench.tried.wait()
+        if killed is not None:
+            await self.safety.drive("crash", reason=f"the agent before (epoch {killed.decode()}) was killed")
+
+    async def _take_commands(self) -> None:
+        """Receives commands from when the devices were tried: what waited for the agent finds them there."""
+        await self._begin_safely()
         address = Address(f"hil.{self._settings.bench}.commands", "queue")
         # A full queue of one device must leave credit for the others' commands.
         credit = min(MAX_CREDIT, QUEUE_LIMIT * (len(self.bench.devices) + 1))
@@ -126,6 +171,13 @@ class Agent:
             await asyncio.get_running_loop().create_future()
         finally:
             receiver.close()
+
+    def _on_trouble(self) -> None:
+        if self.store.trouble:
+            self._log.error("the store is in trouble", reason=self.store.trouble)
+        else:
+            self._log.info("the store works again")
+        self.availability.changed()
 
     def _on_link(self, state: LinkState, reason: str) -> None:
         self._log.info("broker link", state=state, reason=reason)

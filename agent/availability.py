@@ -13,7 +13,9 @@ import structlog
 from agent import clock
 from agent.bench import Bench
 from agent.events import LOSS, Events
+from agent.lease.keeper import Leases
 from agent.rivals import Rivals
+from agent.safety import Safety
 from agent.store import Store
 from protocols.base import DeviceState
 from protocols.timestamps import rfc3339
@@ -23,6 +25,8 @@ State = Literal["starting", "available", "leased", "degraded", "fault", "mainten
 TTL_INTERVALS = 3
 MAX_REASON = 256
 """Characters kept of a reason that somebody gave."""
+_DISABLED = "disabled"
+"""The name under which the store remembers why the bench was disabled."""
 
 
 class Availability:
@@ -35,19 +39,24 @@ class Availability:
         events: Events,
         store: Store,
         rivals: Rivals,
+        leases: Leases,
+        safety: Safety,
         *,
         interval: float,
         connected: Callable[[], bool],
         labels: Mapping[str, str],
         enabled: bool = True,
     ) -> None:
-        self.enabled = enabled
-        self._why_disabled = ""
+        disabled = store.recall(_DISABLED)
+        self.enabled = enabled and disabled is None
+        self._why_disabled = (disabled or b"").decode()
         self._bench_id = bench_id
         self._bench = bench
         self._events = events
         self._store = store
         self._rivals = rivals
+        self._leases = leases
+        self._safety = safety
         self._interval = interval
         self._connected = connected
         self.labels = labels
@@ -71,17 +80,19 @@ class Availability:
         devices = [device for device in self._bench.devices.values() if device.config.enabled]
         if not self._bench.tried.is_set():
             return "starting"
-        if not any(device.usable for device in devices):
+        if self._safety.faults or not any(device.usable for device in devices):
             return "fault"
-        if self._rivals.heard() or any(device.status is not DeviceState.ONLINE for device in devices):
+        troubled = self._rivals.heard() or self._store.trouble
+        if troubled or any(device.status is not DeviceState.ONLINE for device in devices):
             return "degraded"
-        return "available"
+        return "leased" if self._leases.covers_all() else "available"
 
     @property
     def reason(self) -> str:
         """Why the state is not `available`, in words."""
         said = [] if self.enabled else [f"disabled{': ' if self._why_disabled else ''}{self._why_disabled}"]
-        said += filter(None, [self._rivals.heard()])
+        said += self._safety.faults.values()
+        said += filter(None, [self._rivals.heard(), self._store.trouble])
         for name, device in self._bench.devices.items():
             if device.status not in (DeviceState.ONLINE, DeviceState.DISABLED):
                 said.append(f"{name} is {device.status}{': ' if device.reason else ''}{device.reason}")
@@ -90,8 +101,9 @@ class Availability:
         return "; ".join(said)
 
     def enable(self, enabled: bool, why: str = "") -> None:
-        """Opens the bench for commands that move it, or closes it."""
+        """Opens the bench for commands that move it, or closes it, also for the agents to come."""
         self.enabled, self._why_disabled = enabled, "" if enabled else why[:MAX_REASON]
+        self._store.remember(_DISABLED, None if enabled else self._why_disabled.encode())
         self.changed()
 
     def changed(self) -> None:
@@ -140,7 +152,7 @@ class Availability:
             "reason": self.reason,
             "enabled": self.enabled,
             "interval_s": self._interval,
-            "lease": None,
+            "lease": self._leases.shown(),
             "mode": bench.mode,
             "devices": {
                 name: {

@@ -13,6 +13,7 @@ from agent.batch import Batcher
 from agent.changes import ChangeFilter
 from agent.events import Events, Mode
 from agent.latest import LatestValues
+from agent.turns import Turns
 from protocols.base import DeviceConfig, DeviceState, Driver, DriverError, Quality, Sample, Value
 
 BACKOFF_FIRST_S = 0.5
@@ -41,6 +42,7 @@ class Device:
         self.config = config
         self.driver = driver
         self.mode = mode
+        self.turns = Turns(config.name)
         self.since_ns = clock.now_ns()
         self.reason = ""
         self.status = DeviceState.CONNECTING if config.enabled else DeviceState.DISABLED

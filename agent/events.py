@@ -1,13 +1,13 @@
 """Events as they leave: CloudEvents with their sequence, put into the outbox."""
 
 import secrets
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from agent import clock
 from agent.store import Lane, Outgoing, Store
-from protocols.amqp.cloudevents import Event, to_message
+from protocols.amqp.cloudevents import DUPLICATE_ID, Event, to_message
 from protocols.amqp.codec import MessageId, encode
 from protocols.amqp.flavours import Address
 
@@ -16,16 +16,26 @@ Mode = Literal["hil", "sil"]
 SAMPLES = "io.hilgate.samples.v1"
 AVAILABILITY = "io.hilgate.availability.v1"
 DEVICE = "io.hilgate.device.v1"
+LEASE = "io.hilgate.lease.v1"
 LOSS = "io.hilgate.loss.v1"
 RESULT = "io.hilgate.result.v1"
+SAFETY = "io.hilgate.safety.v1"
 
 AVAILABILITY_ADDRESS = Address("hil.availability", "topic")
 
 LAST_VALUE_KEY = "_AMQ_LVQ_NAME"
 """The application property by which Artemis and the embedded broker keep a last value for each key."""
 
-_PRIORITY = {AVAILABILITY: 7, RESULT: 6}
+_PRIORITY = {AVAILABILITY: 7, SAFETY: 7, RESULT: 6}
 _OTHER_PRIORITY = 4
+
+
+class Identity(NamedTuple):
+    """What tells one event from every other; whoever gets it twice knows it by this."""
+
+    id: str
+    sequence: int
+    time_ns: int
 
 
 class Events:
@@ -85,11 +95,25 @@ class Events:
         )
 
     def result(
-        self, body: bytes, *, mode: Mode, reply_to: str | None, correlation_id: MessageId | None
-    ) -> None:
-        """Sends a command's result to whoever asked, or to the bench's results topic."""
+        self,
+        body: bytes,
+        *,
+        mode: Mode,
+        reply_to: str | None,
+        correlation_id: MessageId | None,
+        again: Identity | None = None,
+    ) -> Identity:
+        """Sends a command's result to whoever asked, or to the bench's results topic.
+
+        Args:
+            body: The encoded result.
+            mode: Whether the bench was real.
+            reply_to: Where it goes.
+            correlation_id: What it answers.
+            again: The identity of the event of which this is another copy.
+        """
         address = Address(reply_to, "direct") if reply_to else Address(f"hil.{self._bench}.results", "topic")
-        self._put(
+        return self._put(
             RESULT,
             self.bench_source,
             address,
@@ -99,6 +123,7 @@ class Events:
             mode,
             counter=f"{self.bench_source}#results",
             correlation_id=correlation_id,
+            again=again,
         )
 
     def _put(
@@ -115,15 +140,15 @@ class Events:
         durable: bool = True,
         counter: str | None = None,
         correlation_id: MessageId | None = None,
-    ) -> None:
-        self._count += 1
-        sequence = self._store.next_sequence(counter or source)
+        again: Identity | None = None,
+    ) -> Identity:
+        identity = again or self._identity(counter or source, time_ns)
         event = Event(
-            id=f"{self.instance}-{self._count}",
+            id=identity.id,
             source=source,
             type=kind,
-            time_ns=time_ns,
-            sequence=sequence,
+            time_ns=identity.time_ns,
+            sequence=identity.sequence,
             epoch=self._store.epoch,
             mode=mode,
             data=data,
@@ -132,11 +157,14 @@ class Events:
         message.durable = durable
         message.priority = _PRIORITY.get(kind, _OTHER_PRIORITY)
         message.ttl_ms = None if ttl is None else max(1, round(ttl * 1000))
-        message.creation_ms = time_ns // 1_000_000
+        message.creation_ms = identity.time_ns // 1_000_000
         message.to = address.name
         if kind == AVAILABILITY:
             message.properties[LAST_VALUE_KEY] = self._bench
         message.correlation_id = correlation_id
+        if again is not None:
+            # Somebody asked for it anew: a broker must not take it for a copy that the network made.
+            message.properties[DUPLICATE_ID] = f"{identity.id}+{secrets.token_hex(6)}"
         # Only telemetry goes stale in the outbox: a hole in the bench's own sequence would read as loss.
         expires = self._store.timeline.now() + ttl if ttl is not None and lane is Lane.TELEMETRY else None
         self._store.outbox.put(
@@ -144,12 +172,17 @@ class Events:
                 address,
                 lane,
                 source,
-                sequence,
-                time_ns,
+                identity.sequence,
+                identity.time_ns,
                 encode(message),
                 counter=counter or source,
-                event_id=event.id,
+                event_id=identity.id,
                 expires=expires,
                 durable=durable,
             )
         )
+        return identity
+
+    def _identity(self, counter: str, time_ns: int) -> Identity:
+        self._count += 1
+        return Identity(f"{self.instance}-{self._count}", self._store.next_sequence(counter), time_ns)

@@ -94,13 +94,24 @@ class Settings(BaseModel):
     require_command_time: bool = Field(
         False, description="true: a command that writes must have a creation time."
     )
+    require_lease: bool = Field(False, description="true: a command that writes needs a lease.")
+    max_lease: Duration = Field(24 * 3600.0, gt=0, description="The longest time a lease may be asked for.")
+    safe_after_broker_loss: Duration | None = Field(
+        None, gt=0, description="Make the bench safe when the broker was away this long; none: do not."
+    )
     outbox_size: Size = Field(
-        64 * 1024 * 1024, ge=1024 * 1024, description="What is kept of events while the broker is away."
+        1024**3,
+        ge=1024 * 1024,
+        description="What is kept of events while the broker is away; without a store 64 MiB at most.",
     )
     outbox_age: Duration = Field(24 * 3600.0, gt=0, description="How long such events are kept.")
     store: Path | None = Field(
         None, description="Directory of what outlives the agent; none: all is in memory."
     )
+    synchronous: Literal["normal", "full"] = Field(
+        "normal", description="normal: the store survives a killed agent; full: a power cut too, and slower."
+    )
+    audit_age: Duration = Field(30 * 24 * 3600.0, gt=0, description="How long the audit is kept.")
     http: Annotated[str, AfterValidator(_listen)] | None = Field(
         None, description="host:port of health and status over HTTP (extra web); none by default."
     )

@@ -9,9 +9,9 @@ import abc
 import enum
 import math
 import operator
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
@@ -98,6 +98,35 @@ Kind = Literal["boolean", "integer", "number", "string", "enumeration"]
 """What a consumer sees: the JSON type of a point's value."""
 
 
+class Band(BaseModel):
+    """The values that an interlock lets pass, limits included, in engineering units."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("should give a min or a max")
+        return self
+
+    def __str__(self) -> str:
+        if self.max is None:
+            return f"at least {self.min:g}"
+        return f"at most {self.max:g}" if self.min is None else f"from {self.min:g} to {self.max:g}"
+
+
+class Interlock(NamedTuple):
+    """One condition for writing a point: what a point, of this or another device, has to be."""
+
+    key: str
+    device: str
+    point: str
+    wanted: Value | Band
+
+
 class Point(BaseModel, abc.ABC):
     """What every protocol's points have in common; a protocol adds its own fields."""
 
@@ -108,7 +137,14 @@ class Point(BaseModel, abc.ABC):
     description: str = Field("", description="One line for people.")
     min: float | None = Field(None, description="Lowest value that may be written, in engineering units.")
     max: float | None = Field(None, description="Highest value that may be written, in engineering units.")
+    max_rate: float | None = Field(
+        None, gt=0, description="Most that the value may be changed by within any second, in its unit."
+    )
     safe: Value | None = Field(None, description="The value that leaves the bench safe.")
+    requires: Mapping[str, Value | Band] = Field(
+        default_factory=dict,
+        description="Interlocks: what other points have to be when this one is written.",
+    )
     poll: Duration | None = Field(None, gt=0, description="Poll period instead of the device's.")
     _name: str = PrivateAttr("")
 
@@ -147,7 +183,7 @@ class Point(BaseModel, abc.ABC):
         """
         if not self.writable:
             raise Refused("read-only", f"point {self.name!r} is read-only; its profile says access: ro")
-        good = _typed(self, value)
+        good = self.typed(value)
         if isinstance(good, int | float):
             for word, limit, beyond in (
                 ("below its min", self.min, operator.lt),
@@ -158,24 +194,34 @@ class Point(BaseModel, abc.ABC):
                     raise Refused("out-of-range", text.rstrip())
         return good
 
+    def typed(self, value: Any) -> Value:
+        """The value as one of the point's type, whether or not it may be written.
 
-def _typed(point: Point, value: Any) -> Value:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    match point.kind:
-        case "boolean" if isinstance(value, bool):
-            return value
-        case "integer" if number and (isinstance(value, int) or value.is_integer()):
-            return int(value)
-        case "number" if number and (isinstance(value, int) or math.isfinite(value)):
-            return value  # type: ignore[no-any-return]  # narrowed by `number`
-        case "string" if isinstance(value, str):
-            return value
-        case "enumeration" if isinstance(value, str):
-            if value in point.choices:
+        Raises:
+            Refused: `bad-type`, or `out-of-range` for a label that an enumeration does not have.
+        """
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        match self.kind:
+            case "boolean" if isinstance(value, bool):
                 return value
-            labels = ", ".join(point.choices)
-            raise Refused("out-of-range", f"{point.name} takes one of {labels}; got {value!r:.60}")
-    raise Refused("bad-type", f"{point.name} takes a value of type {point.kind}; got {value!r:.60}")
+            case "integer" if number and (isinstance(value, int) or value.is_integer()):
+                return int(value)
+            case "number" if number and (isinstance(value, int) or math.isfinite(value)):
+                return value  # type: ignore[no-any-return]  # narrowed by `number`
+            case "string" if isinstance(value, str):
+                return value
+            case "enumeration" if isinstance(value, str):
+                if value in self.choices:
+                    return value
+                labels = ", ".join(self.choices)
+                raise Refused("out-of-range", f"{self.name} takes one of {labels}; got {value!r:.60}")
+        raise Refused("bad-type", f"{self.name} takes a value of type {self.kind}; got {value!r:.60}")
+
+    def interlocks(self, device: str) -> Iterator[Interlock]:
+        """What `requires` says; a key without a device's name means a point of `device`, the point's own."""
+        for key, wanted in self.requires.items():
+            other, dot, point = key.rpartition(".")
+            yield Interlock(key, other if dot else device, point, wanted)
 
 
 class Batch(BaseModel):
@@ -313,6 +359,8 @@ class DeviceProtocol(Protocol):
     """The word that profiles use in `protocol:`."""
     methods: Mapping[str, str]
     """What `call` takes: method name to one line of help."""
+    writing: Collection[str]
+    """Those of the methods that may change something in the device: they need the lease, as writes do."""
 
     def config(self) -> type[DeviceConfig]:
         """The pydantic model of a device of this protocol."""

@@ -83,12 +83,40 @@ def run(
             rich_help_panel=_LIMITS_PANEL,
         ),
     ] = None,
+    require_lease: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-lease/--no-require-lease",
+            help="Reject writes without a lease.",
+            rich_help_panel=_LIMITS_PANEL,
+        ),
+    ] = None,
+    max_lease: Annotated[
+        str | None,
+        typer.Option(help="The longest lease that may be asked for.", rich_help_panel=_LIMITS_PANEL),
+    ] = None,
+    safe_after_broker_loss: Annotated[
+        str | None,
+        typer.Option(
+            help="Make the bench safe when the broker was away this long.", rich_help_panel=_LIMITS_PANEL
+        ),
+    ] = None,
     outbox_size: Annotated[
         str | None,
         typer.Option(help="What is kept while the broker is away.", rich_help_panel=_LIMITS_PANEL),
     ] = None,
     outbox_age: Annotated[
         str | None, typer.Option(help="How long it is kept.", rich_help_panel=_LIMITS_PANEL)
+    ] = None,
+    synchronous: Annotated[
+        str | None,
+        typer.Option(
+            help="normal: the store survives a killed agent; full: a power cut too.",
+            rich_help_panel=_LIMITS_PANEL,
+        ),
+    ] = None,
+    audit_age: Annotated[
+        str | None, typer.Option(help="How long the audit is kept.", rich_help_panel=_LIMITS_PANEL)
     ] = None,
     http: Annotated[str | None, typer.Option(help="host:port of the web page and metrics.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json, to standard error.")] = None,

@@ -1,7 +1,7 @@
 """What each op does. The service decides when."""
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from agent import clock
@@ -10,7 +10,9 @@ from agent.bench import Bench
 from agent.commands.parse import Command, object_field, text_field
 from agent.commands.result import NotVerified
 from agent.device import Device
+from agent.lease.keeper import Leases
 from agent.plugins import protocols
+from agent.safety import Safety
 from protocols.base import DriverError, Point, Refused, Sample, Value
 from protocols.timestamps import rfc3339
 
@@ -23,12 +25,26 @@ class Ops:
     Each raises `Refused` when nothing was done, `DriverError` when the device said no.
     """
 
-    def __init__(self, bench_id: str, epoch: int, bench: Bench, availability: Availability) -> None:
+    def __init__(
+        self,
+        bench_id: str,
+        epoch: int,
+        bench: Bench,
+        availability: Availability,
+        leases: Leases,
+        safety: Safety,
+    ) -> None:
         self._bench_id = bench_id
         self._epoch = epoch
         self._bench = bench
         self._availability = availability
+        self._leases = leases
+        self._safety = safety
         self._table: Mapping[str, Callable[[Command], Awaitable[Any]]] = {
+            "reserve": self._reserve,
+            "renew": self._renew,
+            "release": self._release,
+            "safe": self._safe,
             "ping": self._ping,
             "describe": self._describe,
             "read": self._read,
@@ -59,9 +75,44 @@ class Ops:
             )
         return device
 
-    async def carry_out(self, command: Command) -> Any:
-        """Does what the command asks."""
+    def queue_of(self, command: Command) -> str:
+        """The queue of a command that is for no device: what may take long holds up nothing else."""
+        return {"reserve": "leases", "release": "leases", "safe": "safe"}.get(command.op, "the bench")
+
+    def moves(self, command: Command) -> bool:
+        """Whether it may change something in a device."""
+        if command.op != "call":
+            return command.op == "write"
+        device = self._bench.devices.get(str(command.fields.get("device")))
+        return device is not None and command.fields.get("method") in _writing_methods(device)
+
+    def has_effect(self, command: Command) -> bool:
+        """Whether to carry it out twice would be another thing than once."""
+        return self.moves(command) or command.op in (
+            "enable",
+            "disable",
+            "reserve",
+            "renew",
+            "release",
+            "safe",
+        )
+
+    def whose(self, command: Command) -> tuple[str, str]:
+        """The public id and the holder of the lease that a command came with, or two empty strings."""
+        return self._leases.whose(command.token)
+
+    async def carry_out(self, command: Command, overtakes: int) -> Any:
+        """Does what the command asks; `overtakes` is its device's count from when the command came."""
+        if self.moves(command):
+            return await self._move(command, overtakes)
         return await self._table[command.op](command)
+
+    async def _move(self, command: Command, overtakes: int) -> Any:
+        device = self._need_device(command)
+        async with device.turns.commanded(overtakes):
+            self._need_open()
+            self._leases.check(device.name, command.token)
+            return await self._table[command.op](command)
 
     async def _ping(self, command: Command) -> Any:
         return {"time": rfc3339(clock.now_ns()), "epoch": self._epoch}
@@ -102,11 +153,20 @@ class Ops:
         values = {name: _point(device, name).accept(value) for name, value in wanted.items()}
         if verify and (blind := [name for name in values if not device.config.points[name].readable]):
             raise Refused("bad-type", f"point {blind[0]!r} is write-only: it cannot be verified")
-        self._need_enabled()
-        written = await device.write(values)
+        await self._safety.check(device, values)
+        written = await self._write_values(device, values)
         if not verify:
             return {"values": written.values}
         return {"values": written.values, "read_back": await _verify(device, written)}
+
+    async def _write_values(self, device: Device, values: Mapping[str, Value]) -> Sample:
+        try:
+            written = await device.write(values)
+        except DriverError as error:
+            self._safety.wrote(device, error.written)
+            raise
+        self._safety.wrote(device, written.values)
+        return written
 
     async def _call(self, command: Command) -> Any:
         device = self._need_device(command)
@@ -116,10 +176,25 @@ class Ops:
         if method not in methods:
             known = ", ".join(methods)
             raise Refused("unknown-op", f"device {device.name} has no method {method!r:.80}; it has {known}")
-        self._need_enabled()
         return await device.call(method, args)
 
+    async def _reserve(self, command: Command) -> Any:
+        self._need_open()
+        return await self._leases.reserve(command.fields)
+
+    async def _renew(self, command: Command) -> Any:
+        return self._leases.renew(command.fields)
+
+    async def _release(self, command: Command) -> Any:
+        return await self._leases.release(command.fields)
+
+    async def _safe(self, command: Command) -> Any:
+        return await self._safety.drive(
+            "command", reason=text_field(command.fields, "reason", required=False)
+        )
+
     async def _enable(self, command: Command) -> Any:
+        self._safety.clear()
         self._availability.enable(True)
         return {"enabled": True}
 
@@ -133,9 +208,16 @@ class Ops:
             raise Refused("disabled", f"device {command.fields['device']} is disabled in the profile")
         return device
 
-    def _need_enabled(self) -> None:
+    def _need_open(self) -> None:
         if not self._availability.enabled:
             raise Refused("disabled", f"bench {self._bench_id} is disabled; op enable opens it again")
+        if self._safety.faults:
+            why = "; ".join(self._safety.faults.values())
+            raise Refused("disabled", f"bench {self._bench_id} is in fault ({why}); op enable opens it again")
+
+
+def _writing_methods(device: Device) -> Collection[str]:
+    return protocols()[device.config.protocol].writing
 
 
 def _point(device: Device, name: str) -> Point:
@@ -184,6 +266,7 @@ def _describe_device(device: Device) -> dict[str, Any]:
         "poll_s": device.config.poll,
         "ops": DEVICE_OPS,
         "methods": protocol.methods,
+        "writing_methods": sorted(protocol.writing),
         "points": {name: _describe_point(point) for name, point in device.config.points.items()},
     }
 

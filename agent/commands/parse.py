@@ -32,6 +32,10 @@ class Command(msgspec.Struct, frozen=True):
     received_ns: int
     size: int
     """Bytes of the body."""
+    token: str | None = None
+    """The lease token it came with. A secret: never logged, kept or shown."""
+    redelivered: bool = False
+    """The broker had given this very message to an agent before."""
 
 
 class NotACommand(Exception):
@@ -75,6 +79,8 @@ def parse(message: Message, received_ns: int) -> Command:
         expires_ms=_expiry(message, received_ns),
         received_ns=received_ns,
         size=len(message.body),
+        token=_token(message, fields),
+        redelivered=message.delivery_count > 0,
     )
 
 
@@ -94,6 +100,26 @@ def journal_key(message_id: MessageId) -> str:
             return f"g:{message_id}"
         case ULong() | int():
             return f"u:{int(message_id)}"
+
+
+def message_id_of(key: str) -> MessageId:
+    """The message-id that `journal_key` made a text of."""
+    kind, _, text = key.partition(":")
+    match kind:
+        case "b":
+            return bytes.fromhex(text)
+        case "g":
+            return uuid.UUID(text)
+        case "u":
+            return ULong(text)
+        case _:
+            return text
+
+
+def _token(message: Message, fields: dict[str, Any]) -> str | None:
+    """Of the property `lease`; ops that are about a lease name it in the body."""
+    tokens = (fields.get("lease"), message.properties.get("lease"))
+    return next((token for token in tokens if isinstance(token, str)), None)
 
 
 def _json(body: bytes) -> Any:

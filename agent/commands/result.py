@@ -43,6 +43,11 @@ def result(
     return Result(op, status, code, message, data or {}, rfc3339(received_ns), rfc3339(clock.now_ns()))
 
 
+def indeterminate(op: str, received_ns: int, message: str) -> Result:
+    """The result of a command that may or may not have had effect."""
+    return result(op, received_ns, "indeterminate", message=message)
+
+
 def of_error(op: str, received_ns: int, error: Exception) -> Result:
     """The result of a command that ended with an error."""
     match error:

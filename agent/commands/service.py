@@ -7,11 +7,13 @@ import structlog
 from agent import clock
 from agent.commands.ops import Ops
 from agent.commands.parse import Command, NotACommand, answer_to, parse
-from agent.commands.result import Result, of_error, result
-from agent.events import Events, Mode
-from agent.store import Journal
+from agent.commands.record import asker, audited, begun
+from agent.commands.result import Result, indeterminate, of_error, result
+from agent.events import Events, Identity, Mode
+from agent.store import JournalEntry, Store
+from agent.turns import Overtaken
 from protocols.amqp.client import Delivery
-from protocols.amqp.codec import Message
+from protocols.amqp.codec import Message, MessageId
 from protocols.amqp.types import CodecError
 from protocols.base import DriverError, Refused
 
@@ -19,33 +21,31 @@ QUEUE_LIMIT = 1000
 """Commands that may wait for one device; one more is answered `busy`."""
 WAITING_BYTES = 64 * 1024 * 1024
 """Bytes of all commands that wait, beyond which another is answered `busy`."""
-BENCH_QUEUE = ""
 
-_WRITING_OPS = ("write", "call")
+_Asker = tuple[str | None, MessageId | None]
+"""Where an answer goes, and what it answers."""
+
+_STOPPED = "the agent stopped while this was being carried out; it may or may not have had effect"
+_FORGOTTEN = "an agent had this before and kept no record of it: it may or may not have had effect"
 
 
 class CommandService:
-    """Takes messages from the commands queue and settles each only after its result is recorded."""
+    """Takes messages from the commands queue and settles each only after its result is on disk."""
 
     def __init__(
-        self,
-        ops: Ops,
-        journal: Journal,
-        events: Events,
-        mode: Mode,
-        *,
-        max_age: float,
-        require_time: bool,
+        self, ops: Ops, store: Store, events: Events, mode: Mode, *, max_age: float, require_time: bool
     ) -> None:
         self._ops = ops
-        self._journal = journal
+        self._store = store
+        self._journal = store.journal
         self._events = events
         self._mode = mode
         self._max_age_ms = max_age * 1000
         self._require_time = require_time
+        self._arrived: asyncio.Queue[Command] = asyncio.Queue()
         self._pending: dict[str, list[tuple[Command, Delivery]]] = {}
         self._waiting_bytes = 0
-        self._queues: dict[str, asyncio.Queue[Command]] = {}
+        self._queues: dict[str, asyncio.Queue[tuple[Command, int]]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
         self._idle = asyncio.Event()
@@ -57,9 +57,10 @@ class CommandService:
 
     async def run(self) -> None:
         """Works the queues until cancelled; what is then under way ends as `indeterminate`."""
+        await self._answer_for_the_killed()
         try:
             async with asyncio.TaskGroup() as self._group:
-                await asyncio.get_running_loop().create_future()
+                await self._look_up()
         finally:
             self._group = None
 
@@ -93,74 +94,109 @@ class CommandService:
             self._answer_reject(message, received_ns, error)
             self._reject(delivery, error)
             return
-        self._take(command, delivery)
-
-    # -- inside ---------------------------------------------------------------------------------
-
-    def _take(self, command: Command, delivery: Delivery) -> None:
-        if (entry := self._journal.find(command.key)) is not None and entry.result is not None:
-            self._log.info("command came again; its result is sent again", op=command.op, id=command.key)
-            self._send(command, entry.result)
-            delivery.accept()
-            return
         if (waiting := self._pending.get(command.key)) is not None:
             waiting.append((command, delivery))
             return
         self._pending[command.key] = [(command, delivery)]
         self._waiting_bytes += command.size
-        try:
-            self._enqueue(command)
-        except Refused as error:
-            outcome = of_error(command.op, command.received_ns, error)
-            # Nothing is held against a command that was sent at a bad moment: it may come again.
-            self._finish(command, outcome, outcome.encode(), record=error.code != "busy")
+        self._arrived.put_nowait(command)
+
+    # -- before it is carried out ---------------------------------------------------------------
+
+    async def _answer_for_the_killed(self) -> None:
+        """Answers what an agent that was killed had begun: nobody can say how far it came."""
+        for entry in await self._journal.unfinished():
+            outcome = indeterminate(entry.op, entry.received_ns, _STOPPED)
+            self._log.warning("command was cut off", op=entry.op, id=entry.key)
+            with self._store.together():
+                self._record(entry, outcome)
+
+    async def _look_up(self) -> None:
+        """Asks the journal for every command that arrives, all that have arrived at once."""
+        while True:
+            commands = [await self._arrived.get()]
+            while not self._arrived.empty():
+                commands.append(self._arrived.get_nowait())
+            known = await asyncio.gather(*(self._journal.find(command.key) for command in commands))
+            for command, entry in zip(commands, known, strict=True):
+                if command.key in self._pending:  # else left to the broker by stop()
+                    self._take(command, entry)
+
+    def _take(self, command: Command, entry: JournalEntry | None) -> None:
+        if entry is not None:
+            self._repeat(command, entry)
+        elif self._is_forgotten(command):
+            self._finish(command, indeterminate(command.op, command.received_ns, _FORGOTTEN))
+        else:
+            try:
+                self._enqueue(command)
+            except Refused as error:
+                # Nothing is held against a command that was sent at a bad moment: it may come again.
+                outcome = of_error(command.op, command.received_ns, error)
+                self._finish(command, outcome, keep=error.code != "busy")
+
+    def _repeat(self, command: Command, entry: JournalEntry) -> None:
+        """Answers a command that has its result, with the same event as before."""
+        self._waiting_bytes -= command.size
+        self._log.info("command came again; its result stands", op=command.op, id=command.key)
+        first: _Asker = (entry.reply_to, asker(entry))
+        # The broker had not heard that it was settled: the answer is in the outbox, or has left it.
+        heard = (
+            {first} if command.redelivered and first == (command.reply_to, command.correlation_id) else set()
+        )
+        self._settle_soon(command.key, entry, heard)
+
+    def _is_forgotten(self, command: Command) -> bool:
+        older = command.created_ms is not None and command.created_ms * 1_000_000 < self._journal.since_ns
+        return command.redelivered and older and self._ops.has_effect(command)
 
     def _enqueue(self, command: Command) -> None:
         if not self._ops.known(command.op):
             raise Refused("unknown-op", f"this agent has no op {command.op!r}")
         device = self._ops.device_of(command)
-        name = BENCH_QUEUE if device is None else device.name
+        name = self._ops.queue_of(command) if device is None else f"device {device.name}"
         queue = self._queues.get(name)
         if queue is None:
             queue = self._queues[name] = asyncio.Queue(QUEUE_LIMIT)
-            assert self._group is not None  # on_message takes nothing while there is none
-            self._group.create_task(self._work(queue), name=f"commands {name or 'bench'}")
+            assert self._group is not None  # nothing is taken while there is none
+            self._group.create_task(self._work(queue), name=f"commands of {name}")
         if queue.full() or self._waiting_bytes > WAITING_BYTES:
-            raise Refused("busy", f"{queue.qsize()} commands already wait for {name or 'the bench'}")
-        queue.put_nowait(command)
+            raise Refused("busy", f"{queue.qsize()} commands already wait for {name}")
+        queue.put_nowait((command, 0 if device is None else device.turns.overtakes))
 
-    async def _work(self, queue: asyncio.Queue[Command]) -> None:
+    # -- carrying out ---------------------------------------------------------------------------
+
+    async def _work(self, queue: asyncio.Queue[tuple[Command, int]]) -> None:
         while True:
-            command = await queue.get()
+            command, overtakes = await queue.get()
             if command.key not in self._pending:
                 continue  # left to the broker by stop()
             self._at_work.add(command.key)
             self._idle.clear()
-            try:
-                await self._carry_out(command)
-            finally:
-                self._at_work.discard(command.key)
-                if not self._at_work:
-                    self._idle.set()
+            self._finish(command, await self._carry_out(command, overtakes))
 
-    async def _carry_out(self, command: Command) -> None:
+    async def _carry_out(self, command: Command, overtakes: int) -> Result:
         op, received_ns = command.op, command.received_ns
         try:
             self._judge_time(command)
-            self._journal.begin(command.key)
-            outcome = result(op, received_ns, "ok", data=await self._ops.carry_out(command))
-            body = outcome.encode()
+            if self._ops.has_effect(command):
+                self._journal.begin(begun(command))
+                if op != "safe":  # what makes the bench safe waits for no disk
+                    await self._store.stored()
+                    self._judge_time(command)
+            done = result(op, received_ns, "ok", data=await self._ops.carry_out(command, overtakes))
+            done.encode()  # what JSON cannot hold is found here, where it can still be said
         except asyncio.CancelledError:
-            text = "the agent stopped while this was being carried out; it may or may not have had effect"
-            outcome = result(op, received_ns, "indeterminate", message=text)
-            self._finish(command, outcome, outcome.encode())
+            # It goes back to the broker unsettled, and is settled when it comes again.
+            self._conclude(command, indeterminate(op, received_ns, _STOPPED))
             raise
+        except Overtaken as error:
+            return indeterminate(op, received_ns, str(error))
         except Exception as error:  # noqa: BLE001  # reported as this command's result
             if not isinstance(error, Refused | DriverError):
                 self._log.exception("command failed by a fault of the agent", op=op, id=command.key)
-            outcome = of_error(op, received_ns, error)
-            body = outcome.encode()
-        self._finish(command, outcome, body)
+            return of_error(op, received_ns, error)
+        return done
 
     def _judge_time(self, command: Command) -> None:
         now_ms = clock.now_ns() // 1_000_000
@@ -169,12 +205,17 @@ class CommandService:
         if command.created_ms is not None and now_ms - command.created_ms > self._max_age_ms:
             age, most = (now_ms - command.created_ms) / 1000, self._max_age_ms / 1000
             raise Refused("expired", f"the command is {age:.1f} s old; max_command_age is {most:g} s")
-        if command.created_ms is None and self._require_time and command.op in _WRITING_OPS:
+        if command.created_ms is None and self._require_time and self._ops.moves(command):
             raise Refused("expired", "this bench wants a creation-time on every command that writes")
 
-    def _finish(self, command: Command, outcome: Result, body: bytes, *, record: bool = True) -> None:
-        if record:
-            self._journal.finish(command.key, body)
+    # -- after it was carried out ---------------------------------------------------------------
+
+    def _finish(self, command: Command, outcome: Result, *, keep: bool = True) -> None:
+        entry = self._conclude(command, outcome, keep=keep)
+        self._settle_soon(command.key, entry, {(command.reply_to, command.correlation_id)})
+
+    def _conclude(self, command: Command, outcome: Result, *, keep: bool = True) -> JournalEntry:
+        """Records an outcome, and the answer to whoever asked."""
         log = self._log.info if outcome.status == "ok" else self._log.warning
         log(
             "command",
@@ -186,19 +227,58 @@ class CommandService:
             message=outcome.message,
         )
         self._waiting_bytes -= command.size
-        # It may have come more than once meanwhile, for instance over a new connection: whoever asked in
-        # the same words has one answer.
-        answered = set()
-        for asked, delivery in self._pending.pop(command.key, ()):
-            if (asked.reply_to, asked.correlation_id) not in answered:
-                answered.add((asked.reply_to, asked.correlation_id))
-                self._send(asked, body)
-            delivery.accept()
+        entry = begun(command)
+        with self._store.together():
+            self._store.audit(audited(command, outcome, *self._ops.whose(command)))
+            self._record(entry, outcome, keep=keep)
+        return entry
 
-    def _send(self, command: Command, body: bytes) -> None:
-        self._events.result(
-            body, mode=self._mode, reply_to=command.reply_to, correlation_id=command.correlation_id
+    def _record(self, entry: JournalEntry, outcome: Result, *, keep: bool = True) -> None:
+        entry.result = outcome.encode()
+        identity = self._events.result(
+            entry.result, mode=self._mode, reply_to=entry.reply_to, correlation_id=asker(entry)
         )
+        entry.event_id, entry.sequence, entry.time_ns = identity
+        if keep:
+            self._journal.finish(entry)
+
+    def _settle_soon(self, key: str, entry: JournalEntry, answered: set[_Asker]) -> None:
+        assert self._group is not None  # nothing is taken while there is none
+        self._group.create_task(self._settle(key, entry, answered), name=f"settle {key}")
+
+    async def _settle(self, key: str, entry: JournalEntry, answered: set[_Asker]) -> None:
+        """Settles a command and its repetitions of the meantime, once all answers are on disk.
+
+        Whoever asked in the same words, for instance over a new connection, has one answer.
+        """
+        waiting = self._pending[key]
+        settled = 0
+        while settled < len(waiting):
+            several = waiting[settled:]
+            for asked, _ in several:
+                if (asked.reply_to, asked.correlation_id) not in answered:
+                    answered.add((asked.reply_to, asked.correlation_id))
+                    self._send_again(asked, entry)
+            await self._store.stored()
+            for _, delivery in several:
+                delivery.accept()
+            settled += len(several)
+        del self._pending[key]
+        self._at_work.discard(key)
+        if not self._at_work:
+            self._idle.set()
+
+    def _send_again(self, command: Command, entry: JournalEntry) -> None:
+        assert entry.result is not None  # what a killed agent left was answered at the start
+        self._events.result(
+            entry.result,
+            mode=self._mode,
+            reply_to=command.reply_to,
+            correlation_id=command.correlation_id,
+            again=Identity(entry.event_id, entry.sequence, entry.time_ns),
+        )
+
+    # -- what is no command ---------------------------------------------------------------------
 
     def _answer_reject(self, message: Message, received_ns: int, error: NotACommand) -> None:
         if message.reply_to:

@@ -3,7 +3,7 @@
 Cheap to import: what a device needs is imported when one is made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from protocols.base import DeviceConfig, DeviceProtocol, Driver, PlannedRequest, Shared
@@ -24,6 +24,7 @@ class _Modbus:
         "read-fifo": "A first-in-first-out queue of registers (24): address.",
         "raw": "Any request: function, data (hex). Writes whatever the function writes.",
     }
+    writing: Collection[str] = frozenset({"diagnostics", "read-write", "write-file", "raw"})
 
     def config(self) -> type[DeviceConfig]:
         from protocols.modbus.config import ModbusDevice

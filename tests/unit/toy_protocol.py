@@ -46,6 +46,7 @@ class ToyDevice(DeviceConfig):
 class Toy:
     name = "toy"
     methods: Mapping[str, str] = {}
+    writing = ()
 
     def config(self) -> type[DeviceConfig]:
         return ToyDevice
