@@ -1,6 +1,5 @@
 """What each op does. The service decides when."""
 
-import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from agent.device import Device
 from agent.lease.keeper import Leases
 from agent.plugins import protocols
 from agent.safety import Safety
+from agent.safety.readback import read_back
 from protocols.base import DriverError, Point, Refused, Sample, Value
 from protocols.timestamps import rfc3339
 
@@ -236,24 +236,14 @@ async def _verify(device: Device, written: Sample) -> Mapping[str, Value]:
         NotVerified: it reads back as something else, or not at all.
     """
     try:
-        back = await device.read(list(written.values))
+        back, differs = await read_back(device, written.values)
     except DriverError as error:
         text = f"written, but not read back: {error}"
         raise NotVerified(DriverError(error.code, text), written.values, {}) from error
-    for name, value in written.values.items():
-        if not _same(value, back.values.get(name)):
-            got = back.values.get(name, back.bad.get(name))
-            mismatch = DriverError(
-                "verify-mismatch", f"{name} was written as {value} and reads back as {got}"
-            )
-            raise NotVerified(mismatch, written.values, back.values)
-    return back.values
-
-
-def _same(written: Value, read: Value | None) -> bool:
-    if isinstance(written, float) and isinstance(read, int | float):
-        return math.isclose(written, read, rel_tol=1e-9, abs_tol=1e-12)
-    return written == read and read is not None
+    if differs:
+        mismatch = DriverError("verify-mismatch", "; ".join(differs.values()))
+        raise NotVerified(mismatch, written.values, back)
+    return back
 
 
 def _describe_device(device: Device) -> dict[str, Any]:
@@ -276,7 +266,9 @@ def _describe_point(point: Point) -> dict[str, Any]:
     optional = {
         "min": point.min,
         "max": point.max,
+        "max_rate": point.max_rate,
         "safe": point.safe,
+        "requires": point.model_dump(include={"requires"}, exclude_none=True)["requires"] or None,
         "choices": list(point.choices) or None,
         "description": point.description or None,
     }

@@ -1,5 +1,6 @@
-"""Nothing left unsafe: limits of rate, interlocks, safe values, and what is known of those that were not reached."""
+"""Nothing left unsafe: limits of rate, interlocks, safe values, and faults where these were not reached."""
 
-from agent.safety.keeper import Cause, Safety
+from agent.safety.keeper import Safety
+from agent.safety.report import Cause
 
 __all__ = ["Cause", "Safety"]

@@ -1,16 +1,31 @@
 """The safety of one bench: when its devices are made safe, and what may be written."""
 
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import structlog
+
+from agent import clock
 from agent.bench import Bench
 from agent.device import Device
 from agent.events import Events
+from agent.safety.driving import PointOutcome, make_safe, safe_values
+from agent.safety.faults import Faults
+from agent.safety.interlocks import Readings, broken
+from agent.safety.rates import Rates
+from agent.safety.report import Cause, body, record
+from agent.safety.watch import BrokerWatch, ReturnWatch
 from agent.store import Store
-from protocols.base import Value
+from protocols.base import DriverError, Interlock, Quality, Refused, Sample, Value
 
-Cause = Literal["command", "lease-end", "dead-man", "stop", "crash", "broker-lost", "reconnected"]
-"""Why devices are made safe (wire.md, `io.hilgate.safety.v1`)."""
+DEVICE_LIMIT_S = 2.0
+"""Most time that one device may take to be made safe."""
+OVERTAKE_GRACE_S = 0.5
+"""How long a drive waits for the command that a device is at."""
+LOOK_S = 0.25
+"""How often the broker link and unsafe devices are looked at."""
 
 
 class Safety:
@@ -26,20 +41,35 @@ class Safety:
         connected: Callable[[], bool],
         broker_loss: float | None,
     ) -> None:
-        raise NotImplementedError
+        self._bench = bench
+        self._store = store
+        self._events = events
+        self._changed = changed
+        self._connected = connected
+        self._broker_loss = broker_loss
+        self._faults = Faults(store, bench.mode)
+        self._rates = Rates()
+        self._log = structlog.get_logger("safety")
+
+    # -- faults ---------------------------------------------------------------------------------
 
     @property
     def faults(self) -> Mapping[str, str]:
         """What is wrong until it is put right or a person has looked: key to a sentence."""
-        raise NotImplementedError
+        return self._faults.texts
 
     def fault(self, key: str, text: str) -> None:
         """Notes a fault, also for later runs; the bench is in state `fault` while there is one."""
-        raise NotImplementedError
+        self._log.error("fault", key=key, reason=text)
+        self._faults.set(key, text)
+        self._changed()
 
     def clear(self) -> None:
         """Forgets all faults: a person has looked (op `enable`)."""
-        raise NotImplementedError
+        self._faults.clear()
+        self._changed()
+
+    # -- safe values ----------------------------------------------------------------------------
 
     async def drive(
         self,
@@ -54,21 +84,145 @@ class Safety:
         Returns:
             The body of the `safety` event, which was sent. Whatever went wrong stands in it.
         """
-        raise NotImplementedError
+        started_ns, loop = clock.now_ns(), asyncio.get_running_loop()
+        deadline = loop.time() + within
+        outcomes: list[PointOutcome] = []
+        chosen = self._in_order(devices)
+        for place, device in enumerate(chosen):
+            share = (deadline - loop.time()) / (len(chosen) - place)
+            outcomes += await self._make_safe(device, min(DEVICE_LIMIT_S, share))
+        said = body(cause, reason, started_ns, outcomes)
+        record(
+            said,
+            outcomes,
+            store=self._store,
+            faults=self._faults,
+            events=self._events,
+            mode=self._bench.mode,
+        )
+        log = self._log.info if said["safe"] else self._log.error
+        bad = {f"{one.device}.{one.point}": one.reason for one in outcomes if not one.good}
+        log("made safe" if said["safe"] else "not made safe", cause=cause, reason=reason, bad=bad)
+        self._changed()
+        return said
+
+    def _in_order(self, names: Collection[str] | None) -> Sequence[Device]:
+        """As the profile has them, but those whose link is down come last."""
+        chosen = [
+            device
+            for name, device in self._bench.devices.items()
+            if (names is None or name in names) and safe_values(device.config)
+        ]
+        return sorted(chosen, key=lambda device: not device.usable)
+
+    async def _make_safe(self, device: Device, limit: float) -> Sequence[PointOutcome]:
+        clock_s = asyncio.get_running_loop().time
+        end = clock_s() + limit
+        async with device.turns.overtaken(min(OVERTAKE_GRACE_S, limit / 4)):
+            outcomes = await make_safe(device, device.config, max(0.0, end - clock_s()))
+        self.wrote(device, {outcome.point: outcome.value for outcome in outcomes if outcome.reached})
+        return outcomes
+
+    # -- watches --------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Watches the broker link, and devices that could not be made safe, until cancelled."""
-        raise NotImplementedError
+        broker = BrokerWatch(self._broker_loss, time.monotonic())
+        returns = ReturnWatch(self._faults.unsafe)
+        while True:
+            # Looked at rather than waited for: it must hold also where nobody thinks of telling it.
+            await asyncio.sleep(LOOK_S)
+            if broker.lost(self._connected(), time.monotonic()):
+                await self.drive("broker-lost", reason=f"no broker for {self._broker_loss:g} s")
+            usable = {name for name, device in self._bench.devices.items() if device.usable}
+            if back := returns.back(self._faults.unsafe, usable):
+                await self.drive("reconnected", back, "could not be made safe before")
+
+    # -- writes ---------------------------------------------------------------------------------
 
     async def check(self, device: Device, values: Mapping[str, Value]) -> None:
         """Checks `max_rate` and interlocks from fresh readings; belongs right before the write.
+
+        Interlocks do not bind the writing of a point's safe value.
 
         Raises:
             Refused: `out-of-range` (too fast) or `disabled` (an interlock does not hold).
             DriverError: the value that is to change could not be read; nothing was written.
         """
-        raise NotImplementedError
+        points = device.config.points
+        interlocks = {
+            name: list(points[name].interlocks(device.name))
+            for name, value in values.items()
+            if value != points[name].safe
+        }
+        limited = [name for name in values if points[name].max_rate is not None]
+        readings = await self._read(device.name, interlocks.values(), limited)
+        for name, conditions in interlocks.items():
+            if said := broken(conditions, readings):
+                raise Refused("disabled", f"interlock of {device.name}.{name}: {'; '.join(said)}")
+        for name in limited:
+            self._check_rate(device, name, values[name], readings[device.name])
+
+    async def _read(
+        self, own: str, interlocks: Iterable[Sequence[Interlock]], limited: Sequence[str]
+    ) -> Readings:
+        """Reads, of all devices at once, what interlocks and rates are judged by."""
+        wanted: dict[str, dict[str, None]] = {own: dict.fromkeys(limited)} if limited else {}
+        for interlock in (one for conditions in interlocks for one in conditions):
+            wanted.setdefault(interlock.device, {})[interlock.point] = None
+        async with asyncio.TaskGroup() as group:
+            tasks = {
+                name: group.create_task(
+                    _reading(self._bench.devices[name], list(points)), name=f"check {name}"
+                )
+                for name, points in wanted.items()
+            }
+        return {name: task.result() for name, task in tasks.items()}
+
+    def _check_rate(self, device: Device, name: str, value: Value, reading: Sample | DriverError) -> None:
+        point, key, now = device.config.points[name], (device.name, name), time.monotonic()
+        if isinstance(reading, DriverError):
+            raise DriverError(
+                reading.code, f"nothing was written: max_rate needs what {name} is now: {reading}"
+            )
+        if name not in reading.values:
+            raise _unknown(name, reading.bad.get(name, Quality.DEVICE_ERROR))
+        current, wanted = float(reading.values[name]), float(value)
+        self._rates.saw(key, current, now)
+        assert point.max_rate is not None  # chosen for it
+        span = self._rates.allowed(key, point.max_rate, now)
+        if span.holds(wanted) or wanted == current:
+            return
+        limits = (
+            f"from {span.low:.9g} to {span.high:.9g}"
+            if span.low <= span.high
+            else "nothing else for a second"
+        )
+        raise Refused(
+            "out-of-range",
+            f"{name} = {value} would change too fast: it is {current:.9g} now, "
+            f"max_rate is {point.max_rate:g} a second; it takes {limits}",
+        )
 
     def wrote(self, device: Device, values: Mapping[str, Value]) -> None:
         """Takes what was written, also of a write that failed partway, for `max_rate`."""
-        raise NotImplementedError
+        now = time.monotonic()
+        for name, value in values.items():
+            if device.config.points[name].max_rate is not None:
+                self._rates.wrote((device.name, name), float(value), now)
+
+
+async def _reading(device: Device, points: Sequence[str]) -> Sample | DriverError:
+    try:
+        return await device.read(points)
+    except DriverError as error:
+        return error
+
+
+def _unknown(name: str, quality: Quality) -> DriverError:
+    codes: Mapping[Quality, Literal["timeout", "disconnected"]] = {
+        Quality.TIMEOUT: "timeout",
+        Quality.DISCONNECTED: "disconnected",
+    }
+    text = f"nothing was written: max_rate needs what {name} is now, and it could not be read: {quality}"
+    return DriverError(codes.get(quality, "device-error"), text)

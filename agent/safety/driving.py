@@ -1,0 +1,110 @@
+"""Makes one device safe: writes its safe values, reads them back, and says of each point what came of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from agent.safety.readback import Readable, read_back
+from protocols.base import DeviceConfig, DriverError, Sample, Value
+
+
+class Target(Readable, Protocol):
+    """A device, or its driver alone."""
+
+    async def write(self, values: Mapping[str, Value]) -> Sample:
+        """Writes values; raises DriverError where not all were written."""
+
+
+class PointOutcome(msgspec.Struct):
+    """What came of one safe value: an entry of a `safety` event's `points`."""
+
+    device: str
+    point: str
+    value: Value
+    reached: bool = False
+    verified: bool | None = None
+    """Whether it read back so; None where it was not reached or cannot be read."""
+    reason: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Reached, and nothing speaks against it."""
+        return self.reached and self.verified is not False
+
+
+def safe_values(config: DeviceConfig) -> Mapping[str, Value]:
+    """The safe values of a device, in the profile's order; none of a device that is to be left alone."""
+    points = config.points.items() if config.enabled else ()
+    return {name: point.safe for name, point in points if point.safe is not None}
+
+
+def unreached(config: DeviceConfig, reason: str) -> list[PointOutcome]:
+    """The outcome of a device that could not even be tried."""
+    return [
+        PointOutcome(config.name, name, value, reason=reason) for name, value in safe_values(config).items()
+    ]
+
+
+async def make_safe(device: Target, config: DeviceConfig, limit: float) -> Sequence[PointOutcome]:
+    """Drives the safe values of a device and reads them back, in at most `limit` seconds."""
+    attempt = _Attempt(device, config, limit)
+    try:
+        async with asyncio.timeout(limit):
+            await attempt.write()
+            await attempt.verify()
+    except TimeoutError:
+        pass  # each outcome says how far it came
+    return list(attempt.outcomes.values())
+
+
+class _Attempt:
+    def __init__(self, device: Target, config: DeviceConfig, limit: float) -> None:
+        self._device = device
+        self._points = config.points
+        self._late = f"within {limit:.2g} s"
+        self._written: dict[str, Value] = {}
+        self.outcomes = {outcome.point: outcome for outcome in unreached(config, f"no answer {self._late}")}
+
+    async def write(self) -> None:
+        """All at once; then, one by one, what that left out."""
+        await self._write(list(self.outcomes))
+        for name in [name for name in self.outcomes if name not in self._written]:
+            await self._write([name])
+
+    async def _write(self, names: Sequence[str]) -> None:
+        failure = ""
+        try:
+            written = (await self._device.write({name: self.outcomes[name].value for name in names})).values
+        except DriverError as error:
+            written, failure = error.written, str(error)
+        except Exception as error:  # noqa: BLE001  # a driver's fault must not keep the rest from being made safe
+            written, failure = {}, f"internal error in the driver: {type(error).__name__}: {error}"
+        self._written |= written
+        for name in names:
+            outcome = self.outcomes[name]
+            outcome.reached, outcome.reason = name in written, failure
+            if outcome.reached:
+                self._judge(outcome, f"not read back {self._late}")
+
+    def _judge(self, outcome: PointOutcome, differs: str) -> None:
+        if self._points[outcome.point].readable:
+            outcome.verified, outcome.reason = not differs, differs
+        else:
+            outcome.reason = ""
+
+    async def verify(self) -> None:
+        """Reads back what was written and can be read."""
+        written = {name: value for name, value in self._written.items() if self._points[name].readable}
+        if not written:
+            return
+        try:
+            differs = (await read_back(self._device, written)).differs
+        except DriverError as error:
+            differs = dict.fromkeys(written, f"written, but not read back: {error}")
+        except Exception as error:  # noqa: BLE001  # as above
+            text = f"written, but not read back: {type(error).__name__}: {error}"
+            differs = dict.fromkeys(written, text)
+        for name in written:
+            self._judge(self.outcomes[name], differs.get(name, ""))
