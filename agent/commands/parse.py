@@ -74,7 +74,7 @@ def parse(message: Message, received_ns: int) -> Command:
         fields=fields,
         reply_to=message.reply_to,
         correlation_id=answer_to(message),
-        user=(message.user_id or b"").decode(errors="replace")[:256],
+        user=user_name(message.user_id),
         created_ms=message.creation_ms,
         expires_ms=_expiry(message, received_ns),
         received_ns=received_ns,
@@ -82,6 +82,11 @@ def parse(message: Message, received_ns: int) -> Command:
         token=_token(message, fields),
         redelivered=message.delivery_count > 0,
     )
+
+
+def user_name(user_id: bytes | None) -> str:
+    """A user-id as text, not longer than a name is."""
+    return (user_id or b"").decode(errors="replace")[:256]
 
 
 def answer_to(message: Message) -> MessageId | None:

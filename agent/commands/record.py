@@ -3,7 +3,7 @@
 import msgspec
 
 from agent import clock
-from agent.commands.parse import Command, journal_key, message_id_of
+from agent.commands.parse import Command, NotACommand, journal_key, message_id_of, user_name
 from agent.commands.result import Result
 from agent.store import AuditEntry, JournalEntry
 from protocols.amqp.codec import MessageId
@@ -47,4 +47,17 @@ def audited(command: Command, outcome: Result, lease: str, holder: str) -> Audit
         holder=holder,
         key=command.key,
         what=msgspec.json.encode(asked).decode()[:WHAT_LIMIT] if asked else "",
+    )
+
+
+def no_command(error: NotACommand, received_ns: int, user: bytes | None) -> AuditEntry:
+    """The audit's line for a message that is no command at all."""
+    return AuditEntry(
+        time_ns=received_ns,
+        finished_ns=clock.now_ns(),
+        who=user_name(user),
+        op="",
+        status="rejected",
+        code=error.code,
+        message=str(error),
     )

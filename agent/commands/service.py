@@ -1,13 +1,15 @@
 """Commands in, results out: each carried out once, in order per device, and answered once."""
 
 import asyncio
+import contextlib
+from typing import Any
 
 import structlog
 
 from agent import clock
 from agent.commands.ops import Ops
 from agent.commands.parse import Command, NotACommand, answer_to, parse
-from agent.commands.record import asker, audited, begun
+from agent.commands.record import asker, audited, begun, no_command
 from agent.commands.result import Result, indeterminate, of_error, result
 from agent.events import Events, Identity, Mode
 from agent.store import JournalEntry, Store
@@ -21,6 +23,8 @@ QUEUE_LIMIT = 1000
 """Commands that may wait for one device; one more is answered `busy`."""
 WAITING_BYTES = 64 * 1024 * 1024
 """Bytes of all commands that wait, beyond which another is answered `busy`."""
+SETTLE_GRACE_S = 0.5
+"""How long a stop waits for the answers to what it gave up."""
 
 _Asker = tuple[str | None, MessageId | None]
 """Where an answer goes, and what it answers."""
@@ -50,7 +54,8 @@ class CommandService:
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._at_work: set[str] = set()
+        self._at_work: dict[str, asyncio.Task[Any] | None] = {}
+        self._given_up: set[str] = set()
         self.malformed = 0
         """Messages that were no command at all."""
         self._log = structlog.get_logger("commands")
@@ -67,16 +72,26 @@ class CommandService:
     async def stop(self, grace: float) -> None:
         """Finishes what is under way within `grace` seconds, and begins nothing any more.
 
-        What has not begun stays unsettled: the broker has it back when the receiver closes.
+        What then still is under way ends as `indeterminate`. What has not begun stays unsettled: the broker
+        has it back when the receiver closes.
         """
         self._stopping = True
         for key in [key for key in self._pending if key not in self._at_work]:
             del self._pending[key]
-        try:
-            async with asyncio.timeout(grace):
+        if await self._idle_within(grace):
+            return
+        self._log.warning("commands still under way are given up", count=len(self._at_work))
+        self._given_up |= self._at_work.keys()
+        for task in self._at_work.values():
+            if task is not None:
+                task.cancel()
+        await self._idle_within(SETTLE_GRACE_S)
+
+    async def _idle_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self._idle.wait()
-        except TimeoutError:
-            self._log.warning("commands still under way are given up", count=len(self._at_work))
+        return self._idle.is_set()
 
     def on_message(self, delivery: Delivery) -> None:
         """Takes one message from the commands queue."""
@@ -86,13 +101,13 @@ class CommandService:
         try:
             message = delivery.message()
         except CodecError as error:
-            self._reject(delivery, NotACommand("malformed", f"not an AMQP message: {error}"))
+            self._reject(delivery, NotACommand("malformed", f"not an AMQP message: {error}"), received_ns)
             return
         try:
             command = parse(message, received_ns)
         except NotACommand as error:
             self._answer_reject(message, received_ns, error)
-            self._reject(delivery, error)
+            self._reject(delivery, error, received_ns, message.user_id)
             return
         if (waiting := self._pending.get(command.key)) is not None:
             waiting.append((command, delivery))
@@ -171,7 +186,7 @@ class CommandService:
             command, overtakes = await queue.get()
             if command.key not in self._pending:
                 continue  # left to the broker by stop()
-            self._at_work.add(command.key)
+            self._at_work[command.key] = asyncio.current_task()
             self._idle.clear()
             self._finish(command, await self._carry_out(command, overtakes))
 
@@ -187,6 +202,9 @@ class CommandService:
             done = result(op, received_ns, "ok", data=await self._ops.carry_out(command, overtakes))
             done.encode()  # what JSON cannot hold is found here, where it can still be said
         except asyncio.CancelledError:
+            task = self._at_work[command.key]
+            if command.key in self._given_up and task is not None and not task.uncancel():
+                return indeterminate(op, received_ns, _STOPPED)
             # It goes back to the broker unsettled, and is settled when it comes again.
             self._conclude(command, indeterminate(op, received_ns, _STOPPED))
             raise
@@ -264,7 +282,7 @@ class CommandService:
                 delivery.accept()
             settled += len(several)
         del self._pending[key]
-        self._at_work.discard(key)
+        self._at_work.pop(key, None)
         if not self._at_work:
             self._idle.set()
 
@@ -287,7 +305,10 @@ class CommandService:
                 body, mode=self._mode, reply_to=message.reply_to, correlation_id=answer_to(message)
             )
 
-    def _reject(self, delivery: Delivery, error: NotACommand) -> None:
+    def _reject(
+        self, delivery: Delivery, error: NotACommand, received_ns: int, user: bytes | None = None
+    ) -> None:
         self.malformed += 1
         self._log.warning("message is no command", why=str(error))
+        self._store.audit(no_command(error, received_ns, user))
         delivery.reject(f"hilgate:{error.code}", str(error))
