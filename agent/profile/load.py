@@ -13,7 +13,8 @@ from pydantic import ValidationError, create_model
 from agent.document import Entry, MappingNode, ScalarNode, plain
 from agent.plugins import PluginError, protocols
 from agent.problems import ConfigErrors, Problem, did_you_mean
-from agent.profile.checks import check_device
+from agent.profile.checks import check_device, check_interlocks
+from agent.profile.hooks import check_hooks
 from agent.profile.model import RESERVED, Header, Profile
 from agent.profile.schema import device_schema
 from agent.profile.shipped import find_profile
@@ -58,6 +59,8 @@ class _Loader:
         self.problems = sources.problems
         self._substitution = Substitution(variables, self.problems)
         self._expansion = Expansion(sources.templates, self.problems)
+        self._good: dict[str, DeviceConfig] = {}
+        """Devices, and what is good of those that are not."""
 
     def load(self) -> Profile | None:
         """The profile, or None where something is wrong; what, is in `problems`."""
@@ -67,6 +70,11 @@ class _Loader:
         }
         devices = {name: device for name, tree in trees.items() if (device := self._device(name, tree))}
         self._conflicts(devices, trees)
+        self.problems += check_interlocks(self._good, trees)
+        if header is not None and (hooks := self._sources.header.entries.get("hooks")):
+            self.problems += check_hooks(
+                header.hooks, hooks.node, self._sources.devices, devices, self._installed
+            )
         if not self._sources.devices and not self.problems:
             hint = "a bench has at least one device"
             self.problems.append(Problem.at(self._sources.header.place, "devices", MISSING, hint))
@@ -88,10 +96,10 @@ class _Loader:
         node = self._substitution.section(self._sources.header, "")
         self._sources.header = node
         try:
-            return Header.model_validate(plain(node))
+            return Header.model_validate(plain(node), context=WRITTEN)
         except ValidationError as error:
             if not (self.problems and not node.entries):  # what could not be read is not missing as well
-                self.problems += self._news(problems_of(error, node))
+                self.problems += self._news(problems_of(error, node, schema=Header.model_json_schema()))
             return None
 
     def _tree(self, name: str, entry: Entry) -> MappingNode | None:
@@ -118,10 +126,14 @@ class _Loader:
         except ValidationError as error:
             self.problems += self._news(problems_of(error, tree, field, device_schema(model)))
             if (rest := _salvage(model, content, error)) is not None:
-                self.problems += check_device(rest.named(name, self._file.parent), tree)
+                self._check(rest.named(name, self._file.parent), tree)
             return None
-        self.problems += check_device(device.named(name, self._file.parent), tree)
+        self._check(device.named(name, self._file.parent), tree)
         return device
+
+    def _check(self, device: DeviceConfig, tree: MappingNode) -> None:
+        self._good[device.name] = device
+        self.problems += check_device(device, tree)
 
     def _model(self, tree: MappingNode, field: str) -> type[DeviceConfig] | None:
         entry = tree.entries.get("protocol")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.profile.hooks import LeaseHooks
 from protocols.base import DeviceConfig, Name
 
 RESERVED = "bench"
@@ -20,6 +21,9 @@ class Header(BaseModel):
     description: str = Field("", description="One line for people.")
     labels: Mapping[str, str] = Field(
         default_factory=dict, description="What a control plane may select benches by."
+    )
+    hooks: LeaseHooks = Field(
+        default_factory=LeaseHooks, description="What is done before a lease begins and after it ended."
     )
 
 

@@ -51,7 +51,7 @@ def json_schema(installed: Mapping[str, DeviceProtocol] | None = None) -> Schema
         "additionalProperties": False,
         "required": ["profile"],
         "properties": {
-            **Header.model_json_schema()["properties"],
+            **defs.pop(Header.__name__)["properties"],
             "include": {
                 "description": "Files with templates and devices, relative to this one.",
                 "type": "array",
@@ -87,7 +87,7 @@ def device_schema(model: type[DeviceConfig]) -> Schema:
 def _definitions(models: Iterable[type[DeviceConfig]]) -> tuple[dict[type[BaseModel], str], Schema]:
     """Each model's reference, and all definitions, with what profiles add to them."""
     models = list(models)
-    every: list[type[BaseModel]] = [*models, Repeat, Spec]
+    every: list[type[BaseModel]] = [*models, Header, Repeat, Spec]
     made, top = models_json_schema([(model, "validation") for model in every], ref_template=_DEFS + "{model}")
     refs = {model: str(made[model, "validation"]["$ref"]) for model in every}
     defs: Schema = top["$defs"]

@@ -10,7 +10,7 @@ from agent.problems import Place, Problem, did_you_mean
 
 MAX_FILES = 64
 _SHARED = ("include", "templates", "devices")
-HEADER = ("profile", "description", "labels")
+HEADER = ("profile", "description", "labels", "hooks")
 
 
 @dataclass(slots=True)
