@@ -13,7 +13,7 @@ from agent.commands.ops import Ops
 from agent.commands.service import QUEUE_LIMIT, CommandService
 from agent.connection import client_options
 from agent.events import AVAILABILITY_ADDRESS, Events
-from agent.interim import InterimLeases, InterimSafety
+from agent.interim import InterimLeases
 from agent.lease.keeper import Leases
 from agent.profile import Profile
 from agent.rivals import Rivals
@@ -55,7 +55,7 @@ class Agent:
         self.bench = Bench(profile, self.events, sil=settings.sil)
         self.client = Client(client_options(settings, role="agent"), self._on_link)
         self.rivals = Rivals(settings.bench, self.events, self.bench.changed.set)
-        self.safety: Safety = InterimSafety(
+        self.safety = Safety(
             self.bench,
             self.store,
             self.events,

@@ -3,24 +3,6 @@
 from typing import Any
 
 from agent.lease.keeper import Leases
-from agent.safety import Safety
-
-
-class InterimSafety(Safety):
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    faults: Any = {}  # type: ignore[assignment]
-
-    def clear(self) -> None: ...
-
-    async def drive(self, *_: Any, **__: Any) -> Any:
-        return {}
-
-    async def run(self) -> None: ...
-
-    async def check(self, *_: Any) -> None: ...
-
-    def wrote(self, *_: Any) -> None: ...
 
 
 class InterimLeases(Leases):
