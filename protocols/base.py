@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from protocols.units import Duration, Size
 
@@ -118,13 +127,23 @@ class Band(BaseModel):
         return f"at most {self.max:g}" if self.min is None else f"from {self.min:g} to {self.max:g}"
 
 
+def _requirement(written: Any) -> str:
+    return "band" if isinstance(written, Mapping | Band) else "value"
+
+
+Requirement = Annotated[
+    Annotated[Value, Tag("value")] | Annotated[Band, Tag("band")], Discriminator(_requirement)
+]
+"""What an interlock wants: a value, or a band that the value lies in."""
+
+
 class Interlock(NamedTuple):
     """One condition for writing a point: what a point, of this or another device, has to be."""
 
     key: str
     device: str
     point: str
-    wanted: Value | Band
+    wanted: Requirement
 
 
 class Point(BaseModel, abc.ABC):
@@ -141,7 +160,7 @@ class Point(BaseModel, abc.ABC):
         None, gt=0, description="Most that the value may be changed by within any second, in its unit."
     )
     safe: Value | None = Field(None, description="The value that leaves the bench safe.")
-    requires: Mapping[str, Value | Band] = Field(
+    requires: Mapping[str, Requirement] = Field(
         default_factory=dict,
         description="Interlocks: what other points have to be when this one is written.",
     )

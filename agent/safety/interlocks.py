@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from agent.safety.readback import same
-from protocols.base import Band, DriverError, Interlock, Sample, Value
+from protocols.base import Band, DriverError, Interlock, Requirement, Sample, Value
 
 Readings = Mapping[str, Sample | DriverError]
 """What was just read of each device, or why it could not be."""
@@ -27,7 +27,7 @@ def _broken(interlock: Interlock, reading: Sample | DriverError) -> str:
     return "" if _holds(wanted, value) else f"{place} is {_shown(value)}, {has_to_be}"
 
 
-def _holds(wanted: Value | Band, value: Value) -> bool:
+def _holds(wanted: Requirement, value: Value) -> bool:
     if not isinstance(wanted, Band):
         return same(wanted, value)
     if isinstance(value, str):
