@@ -61,8 +61,6 @@ class _Loader:
         self._expansion = Expansion(sources.templates, self.problems)
         self._good: dict[str, DeviceConfig] = {}
         """Devices, and what is good of those that are not."""
-        self._good: dict[str, DeviceConfig] = {}
-        """Devices, and what is good of those that are not."""
 
     def load(self) -> Profile | None:
         """The profile, or None where something is wrong; what, is in `problems`."""
@@ -72,7 +70,6 @@ class _Loader:
         }
         devices = {name: device for name, tree in trees.items() if (device := self._device(name, tree))}
         self._conflicts(devices, trees)
-        self.problems += check_interlocks(self._good, trees)
         self.problems += check_interlocks(self._good, trees)
         if header is not None and (hooks := self._sources.header.entries.get("hooks")):
             self.problems += check_hooks(
