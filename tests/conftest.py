@@ -10,6 +10,15 @@ settings.register_profile("hilgate", deadline=None, suppress_health_check=[Healt
 settings.load_profile("hilgate")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of tests/peers/test_crash.py; only this file is read early enough to add any."""
+    group = parser.getgroup("hilgate")
+    group.addoption("--crash-seed", help="repeat the crash test's plan: the seed that a failure names")
+    group.addoption(
+        "--crash-rounds", type=int, help="faults for each broker (10; 100 where peers are required)"
+    )
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says why tests were skipped, each reason once: a missing peer, and how to get it."""
     reasons = Counter(

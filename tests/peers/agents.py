@@ -45,9 +45,9 @@ async def stop(process: asyncio.subprocess.Process) -> None:
 
 
 def desk_config(broker: Broker, bench: str, *, durable: bool = False) -> dict[str, Any]:
-    """How desk.js reaches a bench over this broker; `durable`: its subscriptions outlive its connection.
+    """How desk.js reaches a bench over this broker; `durable`: what it receives from outlives its connection.
 
-    On RabbitMQ this makes the queues, as an administrator would.
+    On RabbitMQ this makes the queues, as an administrator would; on 4 the durable ones are quorum queues.
     """
     topics = ["hil.availability", f"hil.{bench}.events.*", f"hil.{bench}.results"]
     commands, replies = f"hil.{bench}.commands", f"hil.replies.{bench}"
@@ -60,11 +60,17 @@ def desk_config(broker: Broker, bench: str, *, durable: bool = False) -> dict[st
         ]
         target = {"address": commands, "capabilities": ["queue"]}
         reply: dict[str, Any] = {"replies": {"source": {"dynamic": True}}}
+        if durable:
+            reply = {
+                "replies": {"source": {"address": replies, "capabilities": ["queue"]}},
+                "reply_to": replies,
+            }
     else:
         assert isinstance(broker, RabbitMQ3 | RabbitMQ4)
-        broker.declare(commands)
-        broker.declare(replies)
-        broker.declare(f"hil.desk.{bench}", *topics)
+        quorum = durable and broker.flavour == "rabbitmq"
+        broker.declare(commands, quorum=quorum)
+        broker.declare(replies, quorum=quorum)
+        broker.declare(f"hil.desk.{bench}", *topics, quorum=quorum)
         prefix = "/queues/" if broker.flavour == "rabbitmq" else "/amq/queue/"
         receivers = [{"source": f"{prefix}hil.desk.{bench}"}]
         target = {"address": f"{prefix}{commands}"}

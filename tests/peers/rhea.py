@@ -84,13 +84,17 @@ class RheaDesk:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while not (result := found()):
-                    self._news.clear()
-                    await self._news.wait()
+                    await self.news()
                 return result
         except TimeoutError:
             raise AssertionError(
                 f"waited for {what}; rhea said last: {[str(line)[:400] for line in self.said[-4:]]}"
             ) from None
+
+    async def news(self) -> None:
+        """Returns when more was said."""
+        self._news.clear()
+        await self._news.wait()
 
     async def until_ready(self, times: int = 1) -> None:
         """Waits until all its subscriptions stand, for the `times`th time."""

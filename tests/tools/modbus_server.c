@@ -7,7 +7,8 @@
  *   set TABLE ADDRESS VALUE            no answer; TABLE is one of c, d, h, i
  *   get TABLE ADDRESS                  answers with the value
  * Registers 0 to 9999 of each table exist, all 0. A request that begins at address 9000+N gets exception N.
- * Input registers from 5000 to 8999 grow by one each time they are read.
+ * Input registers from 5000 to 8999 grow by one each time they are read, those from 2000 to 4999 each time
+ * the holding register of the same address is written.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,7 +19,7 @@
 #include <sys/select.h>
 #include <unistd.h>
 
-enum { SIZE = 10000, EXCEPTIONS = 9000, COUNTING = 5000 };
+enum { SIZE = 10000, EXCEPTIONS = 9000, COUNTING = 5000, COUNTED = 2000 };
 
 static void command(modbus_mapping_t *map, char *line) {
     char verb[4], table;
@@ -37,6 +38,19 @@ static void command(modbus_mapping_t *map, char *line) {
     }
 }
 
+/* Counts what a request writes to holding registers; `pdu` begins with its function code. */
+static void count_writes(modbus_mapping_t *map, const uint8_t *pdu) {
+    int at = pdu[0] == MODBUS_FC_WRITE_AND_READ_REGISTERS ? 5 : 1, count = 0;
+    if (pdu[0] == MODBUS_FC_WRITE_SINGLE_REGISTER || pdu[0] == MODBUS_FC_MASK_WRITE_REGISTER)
+        count = 1;
+    else if (pdu[0] == MODBUS_FC_WRITE_MULTIPLE_REGISTERS || pdu[0] == MODBUS_FC_WRITE_AND_READ_REGISTERS)
+        count = pdu[at + 2] << 8 | pdu[at + 3];
+    int address = pdu[at] << 8 | pdu[at + 1];
+    for (int i = address; i < address + count; i++)
+        if (i >= COUNTED && i < COUNTING)
+            map->tab_input_registers[i]++;
+}
+
 /* Serves one request that waits on the connection; -1 when the connection is over. */
 static int serve(modbus_t *ctx, modbus_mapping_t *map) {
     uint8_t query[MODBUS_TCP_MAX_ADU_LENGTH];
@@ -52,6 +66,7 @@ static int serve(modbus_t *ctx, modbus_mapping_t *map) {
     if (query[header] == MODBUS_FC_READ_INPUT_REGISTERS && address >= COUNTING && address + count <= EXCEPTIONS)
         for (int i = 0; i < count; i++)
             map->tab_input_registers[address + i]++;
+    count_writes(map, query + header);
     return modbus_reply(ctx, query, length, map);
 }
 

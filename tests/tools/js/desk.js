@@ -42,6 +42,7 @@ function heard(context, replies) {
   const body = bytesOf(got.body);
   say('message', {
     reply: replies,
+    to: got.to,
     message_id: plain(got.message_id),
     correlation_id: plain(got.correlation_id),
     content_type: got.content_type,

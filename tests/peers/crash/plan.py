@@ -1,0 +1,98 @@
+"""What a session of the crash test does, drawn from a seed: the same seed gives the same plan. Pure."""
+
+import enum
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+DEVICES = ("left", "right")
+REGISTERS = 200
+"""Registers of each device that a session may write, each once."""
+HIGHEST = 60_000
+"""The `max` of each: a greater value is out of range."""
+MOST_WRITES = 8
+
+
+class Fault(enum.Enum):
+    """What befalls a round."""
+
+    AGENT = "the agent is killed"
+    AGENT_AGAIN = "the agent is killed, and killed again as it starts"
+    CUT = "the agent's connections are cut"
+    FREEZE = "the broker is frozen for a while"
+    AGENT_IN_FREEZE = "the agent is killed while the broker is frozen"
+    BROKER = "the broker is killed"
+    BOTH = "both are killed"
+
+
+_DECK = (
+    *(Fault.AGENT,) * 13,
+    *(Fault.AGENT_AGAIN,) * 3,
+    *(Fault.CUT,) * 4,
+    *(Fault.FREEZE,) * 2,
+    Fault.AGENT_IN_FREEZE,
+    Fault.BROKER,
+    Fault.BOTH,
+)
+"""How often each comes; a broker takes five seconds to start."""
+SESSION = len(_DECK)
+"""Rounds that share one store, one broker and one pair of devices."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One command; a write has a register of its own, so that the device can tell how often it came."""
+
+    body: dict[str, Any]
+    message_id: str = ""
+    twice: bool = False
+    """It is sent twice at once, as an impatient sender does."""
+    device: str = ""
+    """Whose register is written, if any."""
+    register: int = 0
+    value: int = 0
+
+
+@dataclass(frozen=True)
+class Round:
+    """Commands, a moment, a fault, and how long what was hit stays away (seconds)."""
+
+    number: int
+    orders: tuple[Order, ...]
+    delay: float
+    fault: Fault
+    pause: float
+
+
+def plan(seed: str, rounds: int) -> list[Round]:
+    """The rounds of one session, at most `SESSION`."""
+    chance = random.Random(seed)
+    faults = list(_DECK)
+    chance.shuffle(faults)
+    registers = {device: iter(range(REGISTERS)) for device in DEVICES}
+    return [_round(chance, number, fault, registers) for number, fault in enumerate(faults[:rounds], 1)]
+
+
+def _round(chance: random.Random, number: int, fault: Fault, registers: dict[str, Iterator[int]]) -> Round:
+    orders = [
+        Order({"op": "ping"}),
+        Order({"op": "read", "device": chance.choice(DEVICES), "points": ["pulse"]}),
+        *(_write(chance, registers) for _ in range(chance.randint(2, MOST_WRITES))),
+    ]
+    chance.shuffle(orders)
+    named = tuple(
+        replace(order, message_id=f"r{number}-{place}", twice=chance.random() < 0.15)
+        for place, order in enumerate(orders)
+    )
+    # Most faults hit the commands under way, some a bench that has nothing to do.
+    delay = chance.uniform(0, 0.03) if chance.random() < 0.8 else chance.uniform(0, 0.3)
+    return Round(number, named, delay, fault, chance.uniform(0.1, 1.0))
+
+
+def _write(chance: random.Random, registers: dict[str, Iterator[int]]) -> Order:
+    device = chance.choice(DEVICES)
+    register = next(registers[device])
+    value = chance.randint(1, HIGHEST) if chance.random() < 0.9 else HIGHEST + 1
+    body = {"op": "write", "device": device, "values": {f"w{register}": value}}
+    return Order(body, device=device, register=register, value=value)

@@ -1,0 +1,64 @@
+"""TCP between the agent and its broker, to be cut at will."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+_CHUNK = 64 * 1024
+
+
+class Proxy:
+    """Carries connections to a port of loopback. Its own port stays, also while the broker is away."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._ends: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    def cut(self) -> None:
+        """Resets all connections, at both ends."""
+        for end in self._ends:
+            end.transport.abort()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serves one connection until either end has gone."""
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.callback(self._drop, writer)
+            self._ends.add(writer)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            stack.callback(self._drop, far_writer)
+            self._ends.add(far_writer)
+            pumps = [
+                asyncio.create_task(_pump(reader, far_writer), name="to the broker"),
+                asyncio.create_task(_pump(far_reader, writer), name="to the agent"),
+            ]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+
+    def _drop(self, end: asyncio.StreamWriter) -> None:
+        self._ends.discard(end)
+        end.transport.abort()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_CHUNK):
+        writer.write(data)
+        await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def proxy(target: int) -> AsyncIterator[Proxy]:
+    """Runs a proxy to a port of loopback."""
+    one = Proxy(target)
+    server = await asyncio.start_server(one.carry, "127.0.0.1", 0)
+    one.port = server.sockets[0].getsockname()[1]
+    try:
+        yield one
+    finally:
+        server.close()
+        one.cut()
+        await server.wait_closed()

@@ -1,0 +1,245 @@
+"""One session: rounds of commands and faults against one agent, one broker and one pair of devices."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import agents
+import rhea
+from brokers import Broker
+from lines import unique
+
+from crash import proof
+from crash.plan import DEVICES, Fault, Order, Round
+from crash.proxy import Proxy, proxy
+from crash.rig import Agent, Devices, devices
+
+SAMPLES, AVAILABILITY = "io.hilgate.samples.v1", "io.hilgate.availability.v1"
+RESEND_S = 6.0
+"""A sender that has no result for so long sends its command again: a dying broker may lose one."""
+PATIENCE_S = 60.0
+"""By then everything has to be answered."""
+
+
+class Session:
+    """Carries out rounds, and proves at the end of each and of all that nothing was lost or done twice."""
+
+    def __init__(self, broker: Broker, agent: Agent, desk: rhea.RheaDesk, link: Proxy, rig: Devices) -> None:
+        self._broker = broker
+        self._agent = agent
+        self._desk = desk
+        self._link = link
+        self._rig = rig
+        self._began = time.monotonic()
+        self._orders: list[Order] = []
+        self._heard: list[proof.Heard] = []
+        self._answered: set[Any] = set()
+        self.sent_again = 0
+        self.timeline: list[str] = []
+        """What was done, and when."""
+
+    # -- rounds ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when the consumer listens and the agent has said what it measures."""
+        await self._desk.until_ready()
+        await self._agent.start()
+        await self._until_measured()
+
+    async def carry_out(self, one: Round) -> None:
+        """Commands, a fault in the middle of them, and an answer to each in the end."""
+        self._note(f"round {one.number}: {len(one.orders)} commands, then {one.fault.value}")
+        self._orders += one.orders
+        for order in one.orders:
+            for _ in range(2 if order.twice else 1):
+                self._desk.send(order.body, order.message_id)
+        await asyncio.sleep(one.delay)
+        await self._strike(one)
+        await self._until_answered(one.orders)
+        prove(proof.wrong_results(self._orders, self._heard), self._wrong_effects(one.orders))
+
+    async def finish(self) -> None:
+        """Lets everything arrive, and proves the whole session."""
+        await self._until_measured()
+        await self._agent.stop()
+        self._note("the agent stopped")
+        await self._until_offline()
+        heard = self._heard
+        prove(
+            proof.copies_differ(heard),
+            proof.wrong_results(self._orders, heard),
+            self._wrong_effects(self._orders),
+            proof.wrong_sequences(heard),
+            proof.wrong_order(heard),
+        )
+
+    def summary(self) -> str:
+        """What was heard, in numbers."""
+        results = proof.results_of(self._heard)
+        statuses = Counter(one.data["status"] for found in results.values() for one in found)
+        copies = len(self._heard) - len(proof.first_appearances(self._heard))
+        parts = [
+            f"{len(self._orders)} commands ({dict(statuses)}), {self.sent_again} sent again",
+            f"{len(self._heard)} messages of {len({one.epoch for one in self._heard})} agents",
+            f"{copies} of them copies",
+            f"{time.monotonic() - self._began:.0f} s",
+        ]
+        return "; ".join(parts)
+
+    # -- faults ---------------------------------------------------------------------------------
+
+    async def _strike(self, one: Round) -> None:
+        match one.fault:
+            case Fault.AGENT:
+                await self._replace_agent()
+            case Fault.AGENT_AGAIN:
+                await self._replace_agent()
+                await asyncio.sleep(one.pause)
+                await self._replace_agent()
+            case Fault.CUT:
+                self._link.cut()
+                self._note("connections cut")
+            case Fault.FREEZE:
+                with self._frozen():
+                    await asyncio.sleep(one.pause)
+            case Fault.AGENT_IN_FREEZE:
+                with self._frozen():
+                    await self._replace_agent()
+                    await asyncio.sleep(one.pause)
+            case Fault.BROKER:
+                await self._kill_broker()
+                await asyncio.sleep(one.pause)
+                await self._start_broker()
+            case Fault.BOTH:
+                await self._kill_broker()
+                await self._replace_agent()
+                await self._start_broker()
+
+    async def _replace_agent(self) -> None:
+        await self._agent.kill()
+        self._note("agent killed")
+        await self._agent.start()
+        self._note("agent started")
+
+    async def _kill_broker(self) -> None:
+        await asyncio.to_thread(self._broker.kill)
+        self._note("broker killed")
+
+    async def _start_broker(self) -> None:
+        times = len(self._desk.of("ready"))
+        await asyncio.to_thread(self._broker.start)
+        self._note("broker started")
+        await self._desk.until_ready(times + 1)
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[None]:
+        with self._broker.frozen():
+            self._note("broker frozen")
+            yield
+        self._note("broker thawed")
+
+    # -- waiting --------------------------------------------------------------------------------
+
+    async def _until_answered(self, orders: Iterable[Order]) -> None:
+        def waiting() -> list[Order]:
+            return [order for order in orders if order.message_id not in self._answered]
+
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RESEND_S):
+                        return await self._until(lambda: not waiting())
+                self._note(f"no result of {[order.message_id for order in waiting()]}: sent again")
+                for order in waiting():
+                    self.sent_again += 1
+                    self._desk.send(order.body, order.message_id)
+
+    async def _until_measured(self) -> None:
+        """Waits for samples of all devices taken from now on: channels are in order, so all else has come."""
+        now = time.time()
+
+        def come() -> bool:
+            sources = {one["source"] for one in self._desk.messages(SAMPLES) if _taken(one) > now}
+            return len(sources) == len(DEVICES)
+
+        async with asyncio.timeout(PATIENCE_S):
+            await self._until(come)
+
+    async def _until_offline(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self._until(lambda: self._desk.messages(AVAILABILITY)[-1]["data"]["state"] == "offline")
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while True:
+            self._take_heard()
+            if condition():
+                return
+            await self._desk.news()
+
+    def _take_heard(self) -> None:
+        for event in self._desk.events[len(self._heard) :]:
+            one = _heard(event)
+            self._heard.append(one)
+            if one.kind == proof.RESULT:
+                self._answered.add(one.correlation_id)
+
+    # -- proof ----------------------------------------------------------------------------------
+
+    def _wrong_effects(self, orders: Iterable[Order]) -> list[str]:
+        writes = [order for order in orders if order.device]
+        counts = {(one.device, one.register): self._rig.writes(one.device, one.register) for one in writes}
+        return proof.wrong_effects(writes, self._heard, counts)
+
+    def _note(self, text: str) -> None:
+        self.timeline.append(f"{time.monotonic() - self._began:8.3f} s  {text}")
+
+
+def prove(*violations: list[str]) -> None:
+    """Fails with all that was violated."""
+    found = list(itertools.chain(*violations))
+    assert not found, "\n".join(found)
+
+
+def _taken(event: Mapping[str, Any]) -> float:
+    """When an event's first sample was taken, in seconds since 1970."""
+    return datetime.fromisoformat(event["time"]).timestamp()
+
+
+def _heard(event: Mapping[str, Any]) -> proof.Heard:
+    return proof.Heard(
+        kind=event["type"],
+        source=event["source"],
+        address=event["to"],
+        event_id=event["id"],
+        epoch=int(event["epoch"]),
+        sequence=int(event["sequence"]),
+        correlation_id=event.get("correlation_id"),
+        body=event["body"],
+    )
+
+
+@contextlib.asynccontextmanager
+async def session(broker: Broker, folder: Path) -> AsyncIterator[Session]:
+    """Everything that a session needs, running."""
+    bench = unique("crash")
+    config = await asyncio.to_thread(agents.desk_config, broker, bench, durable=True)
+    with devices() as rig:
+        async with proxy(broker.port) as link, rhea.desk(config) as desk:
+            agent = Agent(folder, rig.profile(), bench, link.port)
+            one = Session(broker, agent, desk, link, rig)
+            try:
+                await one.start()
+                yield one
+            except Exception as error:
+                error.add_note(
+                    "\n".join([*one.timeline, one.summary(), "the agent said last:", agent.said()])
+                )
+                raise
+            finally:
+                await agent.kill()
