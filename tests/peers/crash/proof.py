@@ -36,7 +36,10 @@ class Heard:
 
 def first_appearances(heard: Iterable[Heard]) -> list[Heard]:
     """Each event once: at-least-once delivery may copy one, and its source and id tell."""
-    return list({(one.source, one.event_id): one for one in reversed(list(heard))}.values())[::-1]
+    found: dict[tuple[str, str], Heard] = {}
+    for one in heard:
+        found.setdefault((one.source, one.event_id), one)
+    return list(found.values())
 
 
 def copies_differ(heard: Iterable[Heard]) -> list[str]:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,14 @@ class Session:
     async def carry_out(self, one: Round) -> None:
         """Commands, a fault in the middle of them, and an answer to each in the end."""
         self._note(f"round {one.number}: {len(one.orders)} commands, then {one.fault.value}")
-        self._orders += one.orders
-        for order in one.orders:
-            for _ in range(2 if order.twice else 1):
-                self._desk.send(order.body, order.message_id)
+        self._give(one.orders)
         await asyncio.sleep(one.delay)
+        self._take_heard()
+        self._note(f"{len([order for order in one.orders if order.message_id in self._answered])} answered")
         await self._strike(one)
-        await self._until_answered(one.orders)
+        # Its answer tells that the bench is up again, so that the next fault finds one at work.
+        self._give([after := Order({"op": "ping"}, f"r{one.number}-after")])
+        await self._until_answered([*one.orders, after])
         prove(proof.wrong_results(self._orders, self._heard), self._wrong_effects(one.orders))
 
     async def finish(self) -> None:
@@ -91,6 +92,12 @@ class Session:
             f"{time.monotonic() - self._began:.0f} s",
         ]
         return "; ".join(parts)
+
+    def _give(self, orders: Sequence[Order]) -> None:
+        self._orders += orders
+        for order in orders:
+            for _ in range(2 if order.twice else 1):
+                self._desk.send(order.body, order.message_id)
 
     # -- faults ---------------------------------------------------------------------------------
 
