@@ -48,6 +48,7 @@ class Safety:
         self._connected = connected
         self._broker_loss = broker_loss
         self._faults = Faults(store, bench.mode)
+        self._returns = ReturnWatch(self._faults.unsafe)
         self._rates = Rates()
         self._log = structlog.get_logger("safety")
 
@@ -128,14 +129,13 @@ class Safety:
     async def run(self) -> None:
         """Watches the broker link, and devices that could not be made safe, until cancelled."""
         broker = BrokerWatch(self._broker_loss, time.monotonic())
-        returns = ReturnWatch(self._faults.unsafe)
         while True:
             # Looked at rather than waited for: it must hold also where nobody thinks of telling it.
             await asyncio.sleep(LOOK_S)
             if broker.lost(self._connected(), time.monotonic()):
                 await self.drive("broker-lost", reason=f"no broker for {self._broker_loss:g} s")
             usable = {name for name, device in self._bench.devices.items() if device.usable}
-            if back := returns.back(self._faults.unsafe, usable):
+            if back := self._returns.back(self._faults.unsafe, usable):
                 await self.drive("reconnected", back, "could not be made safe before")
 
     # -- writes ---------------------------------------------------------------------------------
