@@ -15,7 +15,6 @@ import msgspec
 
 from protocols.base import Refused
 
-ID_DIGITS = 12
 ENDED_KEPT_S = 24 * 3600.0
 ENDED_MOST = 1000
 """Ended leases whose tokens are still told from tokens that never were."""
@@ -29,6 +28,11 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
+def public_id(token_hash: str) -> str:
+    """The name by which a lease is known to everybody."""
+    return token_hash[:12]
+
+
 class State(enum.StrEnum):
     """Where in its life a lease is."""
 
@@ -40,7 +44,7 @@ class State(enum.StrEnum):
     GONE = "gone"
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class Wish(msgspec.Struct, kw_only=True, eq=False):
     """What a holder asked for; times in seconds."""
 
     holder: str
@@ -53,12 +57,13 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """How long the holder may keep silent."""
 
 
-class Lease(msgspec.Struct, eq=False):
+class Lease(Wish, kw_only=True, eq=False):
     """One lease. Times are seconds of the timeline."""
 
+    id: str
+    """Its public name: the first digits of its token's digest."""
     hash: str
     """Its token's digest; the token itself is the holder's alone."""
-    wish: Wish
     state: State
     expires: float | None = None
     """When it ends, or ended; None until it is held."""
@@ -69,11 +74,6 @@ class Lease(msgspec.Struct, eq=False):
     """Why it lapsed or ended, in words."""
 
     @property
-    def id(self) -> str:
-        """Its public name: the first digits of its token's digest."""
-        return self.hash[:ID_DIGITS]
-
-    @property
     def active(self) -> bool:
         """Whether it has begun and not ended."""
         return self.state in (State.HELD, State.LAPSED)
@@ -81,15 +81,15 @@ class Lease(msgspec.Struct, eq=False):
     @property
     def lapses(self) -> float | None:
         """When it lapses if its holder keeps silent; None if that does not matter."""
-        return None if self.wish.deadman is None else self.renewed + self.wish.deadman
+        return None if self.deadman is None else self.renewed + self.deadman
 
     def covers(self, device: str) -> bool:
         """Whether a device belongs to it."""
-        return self.wish.devices is None or device in self.wish.devices
+        return self.devices is None or device in self.devices
 
     def overlaps(self, other: "Lease") -> bool:
         """Whether some device belongs to both."""
-        mine, others = self.wish.devices, other.wish.devices
+        mine, others = self.devices, other.devices
         return mine is None or others is None or not set(mine).isdisjoint(others)
 
 
@@ -123,11 +123,13 @@ class Book:
         Raises:
             Refused: `lease-held`: it overlaps a lease whose priority is not lower.
         """
-        lease = Lease(token_hash, wish, State.PREPARING)
+        lease = Lease(
+            **msgspec.structs.asdict(wish), id=public_id(token_hash), hash=token_hash, state=State.PREPARING
+        )
         overlapped = self.ahead_of(lease)
         if overlapped:
-            strongest = max(overlapped, key=lambda other: other.wish.priority)
-            if strongest.wish.priority >= wish.priority:
+            strongest = max(overlapped, key=lambda other: other.priority)
+            if strongest.priority >= wish.priority:
                 raise Refused("lease-held", _claimed(strongest, now))
             lease.state = State.WAITING
         preempted = [other for other in overlapped if other.state is not State.ENDING]
@@ -176,7 +178,7 @@ class Book:
         if lease is None or (isinstance(lease, Lease) and lease.expires is None):
             raise Refused("not-leased", "the token is that of no lease here; op reserve asks for one")
         how = lease.end or "expired"
-        text = f"lease {token_hash[:ID_DIGITS]} is over ({how}); op reserve asks for a new one"
+        text = f"lease {public_id(token_hash)} is over ({how}); op reserve asks for a new one"
         raise Refused("lease-expired", text)
 
     def find(self, token_hash: str) -> Lease | Ended | None:
@@ -200,7 +202,7 @@ class Book:
         lease.state = State.GONE
         self.leases.remove(lease)
         if lease.expires is not None:  # else nobody ever had its token
-            self.ended.append(Ended(lease.hash, lease.wish.holder, now, lease.end))
+            self.ended.append(Ended(lease.hash, lease.holder, now, lease.end))
             self.ended = [one for one in self.ended[-ENDED_MOST:] if one.at > now - ENDED_KEPT_S]
 
     def tick(self, now: float) -> Sequence[Lease]:
@@ -212,7 +214,7 @@ class Book:
                 changed.append(lease)
             elif lease.state is State.HELD and _silent(lease, now):
                 lease.state = State.LAPSED
-                lease.reason = f"not renewed within {lease.wish.deadman:g} s"
+                lease.reason = f"not renewed within {lease.deadman:g} s"
                 changed.append(lease)
         return changed
 
@@ -251,7 +253,7 @@ class Book:
 
 def _extend(lease: Lease, now: float) -> None:
     lease.state, lease.reason = State.HELD, ""
-    lease.renewed, lease.expires = now, now + lease.wish.ttl
+    lease.renewed, lease.expires = now, now + lease.ttl
 
 
 def _over(lease: Lease, now: float) -> bool:
@@ -264,8 +266,8 @@ def _silent(lease: Lease, now: float) -> bool:
 
 def _claimed(lease: Lease, now: float) -> str:
     """Who has what somebody else wants, until when, and how to get it."""
-    whose = f"{lease.wish.holder} (lease {lease.id})"
-    above = f"or reserve with a priority above {lease.wish.priority}"
+    whose = f"{lease.holder} (lease {lease.id})"
+    above = f"or reserve with a priority above {lease.priority}"
     if lease.active and lease.expires is not None and not _over(lease, now):
         return f"leased to {whose} for another {lease.expires - now:.0f} s; wait for its end, {above}"
     doing = "cleaned up after" if lease.state is State.ENDING or lease.active else "prepared for"
