@@ -15,6 +15,7 @@ USAGE = {
     "call": "call DEVICE METHOD [ARG=VALUE...]",
     "enable": "enable",
     "disable": "disable",
+    "safe": "safe",
 }
 """The operations this agent takes, each with the words that follow it."""
 
@@ -26,7 +27,7 @@ def body(op: str, words: Sequence[str], *, verify: bool = False, reason: str = "
         op: One of `USAGE`.
         words: What stands behind the op on the command line.
         verify: Ask a write to be read back.
-        reason: Why the bench is enabled or disabled.
+        reason: Why the bench is enabled, disabled or made safe.
 
     Raises:
         Failure: with the usage code, where the words do not make this command.
@@ -35,8 +36,8 @@ def body(op: str, words: Sequence[str], *, verify: bool = False, reason: str = "
         raise Failure(f"There is no operation {op!r}; {did_you_mean(op, USAGE)}", Exit.USAGE)
     if verify and op != "write":
         raise Failure(f"--verify reads back what a write wrote; it says nothing for {op}", Exit.USAGE)
-    if reason and op not in ("enable", "disable"):
-        raise Failure(f"--reason belongs to enable and disable, not to {op}", Exit.USAGE)
+    if reason and op not in ("enable", "disable", "safe"):
+        raise Failure(f"--reason belongs to enable, disable and safe, not to {op}", Exit.USAGE)
     match op, list(words):
         case "read", [device]:
             return {"op": op, "device": device}
@@ -47,7 +48,7 @@ def body(op: str, words: Sequence[str], *, verify: bool = False, reason: str = "
             return {"op": op, "device": device, "values": assignments([first, *more])} | extra
         case "call", [device, method, *arguments]:
             return {"op": op, "device": device, "method": method, "args": assignments(arguments)}
-        case (("enable" | "disable"), []):
+        case (("enable" | "disable" | "safe"), []):
             return {"op": op, "reason": reason} if reason else {"op": op}
         case (("ping" | "describe"), []):
             return {"op": op}

@@ -35,7 +35,7 @@ def send(
         ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read back what a write wrote.")] = False,
-    reason: Annotated[str, typer.Option(help="Why, for enable and disable.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, for enable, disable and safe.")] = "",
     timeout: Annotated[
         float,
         typer.Option(

@@ -7,7 +7,7 @@ from agent import clock
 from agent.availability import Availability
 from agent.bench import Bench
 from agent.commands.parse import Command, object_field, text_field
-from agent.commands.result import NotVerified
+from agent.commands.result import NotSafe, NotVerified
 from agent.device import Device
 from agent.lease.keeper import Leases
 from agent.plugins import protocols
@@ -189,9 +189,12 @@ class Ops:
         return await self._leases.release(command.fields)
 
     async def _safe(self, command: Command) -> Any:
-        return await self._safety.drive(
-            "command", reason=text_field(command.fields, "reason", required=False)
-        )
+        reason = command.fields.get("reason")
+        # A reason that is no text keeps nobody from making the bench safe.
+        said = await self._safety.drive("command", reason=reason if isinstance(reason, str) else "")
+        if not said["safe"]:
+            raise NotSafe(said)
+        return said
 
     async def _enable(self, command: Command) -> Any:
         self._safety.clear()

@@ -36,6 +36,19 @@ class NotVerified(DriverError):
         self.data = {"values": written, "read_back": back}
 
 
+class NotSafe(DriverError):
+    """Not every safe value was reached, or one reads back as something else: `data` is the safety event."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        bad = [one for one in said["points"] if not one["reached"] or one["verified"] is False]
+        texts = [f"{one['device']}.{one['point']}: {one['reason']}" for one in bad]
+        code: Literal["verify-mismatch", "device-error"] = (
+            "verify-mismatch" if all(one["reached"] for one in bad) else "device-error"
+        )
+        super().__init__(code, f"not safe: {'; '.join(texts)}")
+        self.data = said
+
+
 def result(
     op: str, received_ns: int, status: Status, *, code: str = "", message: str = "", data: Any = None
 ) -> Result:
@@ -53,7 +66,7 @@ def of_error(op: str, received_ns: int, error: Exception) -> Result:
     match error:
         case Refused():
             return result(op, received_ns, "rejected", code=error.code, message=str(error))
-        case NotVerified():
+        case NotVerified() | NotSafe():
             return result(op, received_ns, "failed", code=error.code, message=str(error), data=error.data)
         case DriverError(written=written) if written:
             data: Mapping[str, Any] = {"values": written}

@@ -9,6 +9,9 @@ import msgspec
 from agent.safety.readback import Readable, read_back
 from protocols.base import DeviceConfig, DriverError, Sample, Value
 
+DEVICE_LIMIT_S = 2.0
+"""Most time that one device may take to be made safe."""
+
 
 class Target(Readable, Protocol):
     """A device, or its driver alone."""
@@ -38,6 +41,11 @@ def safe_values(config: DeviceConfig) -> Mapping[str, Value]:
     """The safe values of a device, in the profile's order; none of a device that is to be left alone."""
     points = config.points.items() if config.enabled else ()
     return {name: point.safe for name, point in points if point.safe is not None}
+
+
+def share(left: float, devices: int) -> float:
+    """What one of so many devices may take of the seconds that are left."""
+    return max(0.0, min(DEVICE_LIMIT_S, left / devices))
 
 
 def unreached(config: DeviceConfig, reason: str) -> list[PointOutcome]:

@@ -11,7 +11,7 @@ from agent import clock
 from agent.bench import Bench
 from agent.device import Device
 from agent.events import Events
-from agent.safety.driving import PointOutcome, make_safe, safe_values
+from agent.safety.driving import PointOutcome, make_safe, safe_values, share
 from agent.safety.faults import Faults
 from agent.safety.interlocks import Readings, broken
 from agent.safety.rates import Rates
@@ -20,8 +20,6 @@ from agent.safety.watch import BrokerWatch, ReturnWatch
 from agent.store import Store
 from protocols.base import DriverError, Interlock, Quality, Refused, Sample, Value
 
-DEVICE_LIMIT_S = 2.0
-"""Most time that one device may take to be made safe."""
 OVERTAKE_GRACE_S = 0.5
 """How long a drive waits for the command that a device is at."""
 LOOK_S = 0.25
@@ -90,8 +88,8 @@ class Safety:
         outcomes: list[PointOutcome] = []
         chosen = self._in_order(devices)
         for place, device in enumerate(chosen):
-            share = (deadline - loop.time()) / (len(chosen) - place)
-            outcomes += await self._make_safe(device, min(DEVICE_LIMIT_S, share))
+            limit = share(deadline - loop.time(), len(chosen) - place)
+            outcomes += await self._make_safe(device, limit)
         said = body(cause, reason, started_ns, outcomes)
         record(
             said,

@@ -14,13 +14,15 @@ from protocols.timestamps import rfc3339
 
 Cause = Literal["command", "lease-end", "dead-man", "stop", "crash", "broker-lost", "reconnected"]
 """Why devices are made safe."""
+MAX_REASON = 256
+"""Characters kept of a reason that somebody gave."""
 
 
 def body(cause: Cause, reason: str, started_ns: int, outcomes: Sequence[PointOutcome]) -> Mapping[str, Any]:
     """The event's body, of a drive that is finished now."""
     return {
         "cause": cause,
-        "reason": reason,
+        "reason": reason[:MAX_REASON],
         "safe": all(outcome.good for outcome in outcomes),
         "started": rfc3339(started_ns),
         "finished": rfc3339(clock.now_ns()),

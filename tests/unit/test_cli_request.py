@@ -38,6 +38,7 @@ def test_words_become_a_command(words: str, expected: dict[str, object]) -> None
 def test_verify_and_reason_go_with_their_commands() -> None:
     assert request.body("write", ["pump", "a=1"], verify=True)["verify"] is True
     assert request.body("disable", [], reason="hose") == {"op": "disable", "reason": "hose"}
+    assert request.body("safe", [], reason="smoke") == {"op": "safe", "reason": "smoke"}
 
 
 @pytest.mark.parametrize(

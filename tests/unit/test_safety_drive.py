@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scripted_bench import Rig, until
 
-from agent.safety import keeper
+from agent.safety import driving, keeper
 from agent.store import MemoryStore
 from protocols.base import DeviceState, Refused
 
@@ -25,7 +25,7 @@ def store() -> Iterator[MemoryStore]:
 
 @pytest.fixture
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "DEVICE_LIMIT_S", 0.2)
+    monkeypatch.setattr(driving, "DEVICE_LIMIT_S", 0.2)
 
 
 def points(body: Any, device: str) -> dict[str, tuple[bool, bool | None]]:

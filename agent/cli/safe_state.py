@@ -1,0 +1,143 @@
+"""`hilgate safe-state`: makes a bench safe where no agent does."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli import options
+from agent.cli.exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from agent.safety import Cause
+    from agent.safety.driving import PointOutcome
+    from agent.settings import Settings
+    from agent.store import Store
+
+_UNNAMED = "unnamed"
+_NOT_NEEDED = {"broker": "amqps://unused.invalid", "bench": _UNNAMED}
+"""Stands for settings that nobody gave and that this command can do without."""
+
+
+def safe_state(
+    profile: Annotated[
+        str, typer.Argument(metavar="PROFILE", help="A profile file, or the name of a shipped profile.")
+    ],
+    settings: options.SettingsFile = None,
+    bench: Annotated[str | None, typer.Option(metavar="ID", help="The bench's id.")] = None,
+    store: options.StoreDirectory = None,
+    within: Annotated[
+        float, typer.Option(parser=options.duration, metavar="TIME", help="How long it may take.")
+    ] = 8.0,
+    force: Annotated[bool, typer.Option("--force", help="Even if an agent runs on this bench.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Drive every output of a bench to its safe value, without an agent and without a broker.
+
+    For when the agent is gone: systemd runs it whenever the service has ended. While an agent runs,
+    `hilgate send BENCH safe` does the same. With a store, the next agent sends the safety event. The exit
+    code is 0 if every safe value was reached, 3 if not.
+    """
+    from agent import clock, logs
+    from agent.cli import configuration, loop, output
+    from agent.safety.direct import drive_directly
+    from agent.safety.report import body
+
+    logs.setup("text", "error")  # how it went, the command says itself
+    chosen = _settings(settings, {"bench": bench, "store": store})
+    loaded = configuration.profile(profile)
+    if chosen.sil:
+        output.say("All devices of this bench are simulated: there is nothing to make safe")
+        return
+    opened = _open_store(chosen, force)
+    try:
+        cause, reason = _why(os.environ)
+        started_ns = clock.now_ns()
+        outcomes = loop.execute(lambda _: drive_directly(loaded, within))
+        said = body(cause, reason, started_ns, outcomes)
+        if opened is not None:
+            _record(chosen, opened, said, outcomes)
+    finally:
+        if opened is not None:
+            opened.close()
+    if as_json:
+        output.json_line(said)
+    else:
+        output.console().print(_table(outcomes))
+    raise typer.Exit(Exit.OK if said["safe"] else Exit.FAILED)
+
+
+def _settings(file: Path | None, given: Mapping[str, Any]) -> "Settings":
+    from agent.cli import configuration
+    from agent.problems import ConfigErrors
+    from agent.settings import load_settings
+    from agent.validation import MISSING
+
+    try:
+        return load_settings(file, os.environ, given)
+    except ConfigErrors as errors:
+        missing = {problem.field for problem in errors.problems if problem.message == MISSING}
+        stand_ins = {field: word for field, word in _NOT_NEEDED.items() if field in missing}
+        chosen = configuration.settings(file, {**given, **stand_ins})
+    if chosen.store is not None and chosen.bench == _UNNAMED:
+        raise Failure("An event in the store needs the bench's id: give --bench", Exit.USAGE)
+    return chosen
+
+
+def _open_store(settings: "Settings", force: bool) -> "Store | None":
+    """The agent's store, or None where there is none; without one the devices are made safe all the same.
+
+    Raises:
+        Failure: with the rejected code, an agent is at work on it.
+    """
+    from agent.cli import output
+    from agent.store import MemoryStore
+
+    if settings.store is None:
+        return None
+    try:
+        return MemoryStore(settings.store, settings.outbox_size, settings.outbox_age)
+    except BlockingIOError:
+        if force:
+            return None
+        how = f"hilgate send {settings.bench} safe has it make the bench safe; --force does it over its head"
+        raise Failure(f"An agent is running on {settings.store}: {how}", Exit.REJECTED) from None
+    except OSError as error:
+        output.say(f"hilgate: no event will be sent, for the store cannot be opened: {error}")
+        return None
+
+
+def _why(environ: Mapping[str, str]) -> tuple["Cause", str]:
+    """What systemd says of the service that has ended (systemd.exec(5), SERVICE_RESULT); else it is a person."""
+    result = environ.get("SERVICE_RESULT")
+    if result is None:
+        return "crash", "hilgate safe-state was called"
+    how = " ".join(filter(None, (environ.get("EXIT_CODE"), environ.get("EXIT_STATUS"))))
+    return "stop" if result == "success" else "crash", f"the service ended: {result} ({how})"
+
+
+def _record(
+    settings: "Settings", store: "Store", said: Mapping[str, Any], outcomes: Iterable["PointOutcome"]
+) -> None:
+    from agent.events import Events
+    from agent.safety.faults import Faults
+    from agent.safety.report import record
+
+    events = Events(settings.bench, store, structured=settings.cloudevents == "structured")
+    record(said, list(outcomes), store=store, faults=Faults(store, "hil"), events=events, mode="hil")
+
+
+def _table(outcomes: Iterable["PointOutcome"]) -> "Table":
+    from agent.cli.render import plain, table
+
+    made = table("device", "point", ">safe value", "reached", "reads back", "")
+    words = {True: "yes", False: "no", None: ""}
+    for one in outcomes:
+        style = "" if one.good else "bold red"
+        row = (one.device, one.point, one.value, words[one.reached], words[one.verified], one.reason)
+        made.add_row(*map(plain, row), style=style)
+    return made
