@@ -34,14 +34,26 @@ def test_systemd_has_nothing_to_say_about_the_unit(
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_the_unit_starts_hilgate_with_options_that_it_has() -> None:
-    (line,) = [line for line in UNIT.read_text("utf-8").splitlines() if line.startswith("ExecStart=")]
-    program, command, *arguments = line.removeprefix("ExecStart=").split()
+@pytest.mark.parametrize("key", ["ExecStart", "ExecStopPost"])
+def test_the_unit_calls_hilgate_with_options_that_it_has(key: str) -> None:
+    (line,) = [line for line in UNIT.read_text("utf-8").splitlines() if line.startswith(f"{key}=")]
+    program, command, *arguments = line.removeprefix(f"{key}=").split()
     assert program == INSTALLED
+    assert command == {"ExecStart": "run", "ExecStopPost": "safe-state"}[key]
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     context = group.commands[command].make_context(
-        "hilgate run", [word.replace("%i", "rig-07") for word in arguments]
+        f"hilgate {command}", [word.replace("%i", "rig-07") for word in arguments]
     )
     assert context.params["profile"] == "/etc/hilgate/rig-07.profile.yaml"
+    assert context.params["settings"] == Path("/etc/hilgate/rig-07.settings.yaml")
     assert context.params["bench"] == "rig-07"
+    assert context.params["store"] == Path("%S/hilgate/rig-07")
+
+
+def test_both_ends_fit_into_the_time_that_systemd_gives() -> None:
+    lines = UNIT.read_text("utf-8").splitlines()
+    (limit,) = [line for line in lines if line.startswith("TimeoutStopSec=")]
+    (post,) = [line for line in lines if line.startswith("ExecStopPost=")]
+    within = post.split("--within ")[1].removesuffix("s")
+    assert float(limit.removeprefix("TimeoutStopSec=")) >= max(10.0, float(within)) + 5
