@@ -19,7 +19,7 @@ from agent.profile import Profile
 from agent.rivals import Rivals
 from agent.safety import Safety
 from agent.settings import Settings
-from agent.store import MemoryStore
+from agent.store import SqliteStore
 from agent.uplink import Uplink
 from protocols.amqp.client import Address, Client, LinkState
 
@@ -49,7 +49,13 @@ class Agent:
 
     def __init__(self, profile: Profile, settings: Settings) -> None:
         self._settings = settings
-        self.store = MemoryStore(settings.store, settings.outbox_size, settings.outbox_age)
+        self.store = SqliteStore(
+            settings.store,
+            settings.outbox_size,
+            settings.outbox_age,
+            synchronous=settings.synchronous,
+            audit_age=settings.audit_age,
+        )
         self.store.on_trouble = self._on_trouble
         self.events = Events(settings.bench, self.store, structured=settings.cloudevents == "structured")
         self.bench = Bench(profile, self.events, sil=settings.sil)

@@ -95,12 +95,18 @@ def _open_store(settings: "Settings", force: bool) -> "Store | None":
         Failure: with the rejected code, an agent is at work on it.
     """
     from agent.cli import output
-    from agent.store import MemoryStore
+    from agent.store import SqliteStore
 
     if settings.store is None:
         return None
     try:
-        return MemoryStore(settings.store, settings.outbox_size, settings.outbox_age)
+        return SqliteStore(
+            settings.store,
+            settings.outbox_size,
+            settings.outbox_age,
+            synchronous=settings.synchronous,
+            audit_age=settings.audit_age,
+        )
     except BlockingIOError:
         if force:
             return None
@@ -112,7 +118,7 @@ def _open_store(settings: "Settings", force: bool) -> "Store | None":
 
 
 def _why(environ: Mapping[str, str]) -> tuple["Cause", str]:
-    """What systemd says of the service that has ended (systemd.exec(5), SERVICE_RESULT); else it is a person."""
+    """What systemd says of the service that has ended (systemd.exec(5)); else it is a person."""
     result = environ.get("SERVICE_RESULT")
     if result is None:
         return "crash", "hilgate safe-state was called"

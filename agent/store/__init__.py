@@ -1,6 +1,7 @@
-"""What must outlive a message in flight: the outbox, the command journal, sequence counters and the epoch.
+"""What must outlive a message in flight: outbox, command journal, counters, epoch, small values, audit.
 
-`base` says what a store does; `memory` keeps it for the life of the process.
+`base` says what a store does; `sqlite` does it. A thread (`keeper`) owns the database; the loop gives it
+units of work (`handover`) and hears back what was stored.
 """
 
 from agent.store.base import (
@@ -15,7 +16,7 @@ from agent.store.base import (
     Outgoing,
     Store,
 )
-from agent.store.memory import MemoryStore
+from agent.store.sqlite import SqliteStore
 
 __all__ = [
     "REPLIES",
@@ -24,9 +25,9 @@ __all__ = [
     "JournalEntry",
     "Lane",
     "Loss",
-    "MemoryStore",
     "Outbox",
     "OutboxStats",
     "Outgoing",
+    "SqliteStore",
     "Store",
 ]

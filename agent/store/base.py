@@ -43,6 +43,8 @@ class Outgoing(msgspec.Struct, eq=False):
     """Seconds on the store's timeline after which nobody wants it (its TTL), or None."""
     durable: bool = True
     """False: it need not outlive the agent; only its place in the sequence is kept."""
+    at: float = 0.0
+    """When it was put, in seconds on the store's timeline, which gives it."""
     id: int = 0
     """Its place in the store, which gives it."""
 

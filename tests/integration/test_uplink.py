@@ -9,8 +9,7 @@ from amqp_peer import PATIENCE_S, Peer
 from waiting import until
 
 from agent import uplink as uplink_module
-from agent.store import Lane, Outgoing
-from agent.store.memory import MemoryOutbox
+from agent.store import Lane, Outbox, Outgoing, SqliteStore
 from agent.uplink import Uplink
 from protocols.amqp.client import Address, Client, Delivery, Options
 from protocols.amqp.codec import Message, encode
@@ -24,9 +23,10 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def sending(peer: Peer) -> AsyncIterator[tuple[MemoryOutbox, Uplink]]:
+async def sending(peer: Peer) -> AsyncIterator[tuple[Outbox, Uplink]]:
     """An uplink that runs."""
-    outbox = MemoryOutbox(10**7, 3600)
+    store = SqliteStore(None, 10**7, 3600)
+    outbox = store.outbox
     client = Client(
         Options(url=peer.url, container_id="test", backoff_min=0.01), lambda _state, _reason: None
     )
@@ -38,15 +38,16 @@ async def sending(peer: Peer) -> AsyncIterator[tuple[MemoryOutbox, Uplink]]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        store.close()
 
 
-def put(outbox: MemoryOutbox, number: int, address: Address = TOPIC, size: int = 1) -> None:
+def put(outbox: Outbox, number: int, address: Address = TOPIC, size: int = 1) -> None:
     data = encode(Message(body=b"%d" % number * size, message_id=str(number), to=address.name))
     lane = Lane.RESULT if address.kind == "direct" else Lane.TELEMETRY
     outbox.put(Outgoing(address, lane, "/benches/rig", number, 0, data))
 
 
-async def emptied(outbox: MemoryOutbox) -> None:
+async def emptied(outbox: Outbox) -> None:
     async with asyncio.timeout(PATIENCE_S):
         await outbox.empty()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from agent import device as device_module
 from agent.device import Device
 from agent.events import Events
 from agent.latest import LatestValues
-from agent.store import MemoryStore
+from agent.store import SqliteStore
 from protocols.base import DeviceState, DriverError, Quality, Sample, Sink, Value
 from protocols.modbus.config import ModbusDevice
 
@@ -77,8 +77,9 @@ async def crash(sink: Sink) -> None:
 class Bench:
     """A supervised device and what was seen of it."""
 
+    store: SqliteStore
+
     def __init__(self, driver: ScriptedDriver, **config: Any) -> None:
-        self.store = MemoryStore(None, 10**6, 3600)
         self.latest = LatestValues()
         self.states: list[tuple[DeviceState, str]] = []
         self.changed = asyncio.Event()
@@ -104,6 +105,13 @@ class Bench:
         finally:
             task.cancel()
             await asyncio.wait([task])
+
+
+@pytest.fixture(autouse=True)
+def _store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with contextlib.closing(SqliteStore(None, 10**6, 3600)) as store:
+        monkeypatch.setattr(Bench, "store", store, raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from scripted_bench import Rig, until
 
-from agent.store import MemoryStore
+from agent.store import SqliteStore
 from protocols.base import DeviceState, DriverError, Refused
 
 PUMP: dict[str, dict[str, Any]] = {"speed": {"safe": 0}, "free": {}}
 
 
 @pytest.fixture
-def store() -> Iterator[MemoryStore]:
-    one = MemoryStore(None, 10**6, 3600)
+def store() -> Iterator[SqliteStore]:
+    one = SqliteStore(None, 10**6, 3600)
     yield one
     one.close()
 
@@ -31,14 +31,14 @@ GUARDED: dict[str, dict[str, Any]] = {
 TANK = {"level": {"table": "input", "access": "ro"}}
 
 
-def guarded(store: MemoryStore) -> Rig:
+def guarded(store: SqliteStore) -> Rig:
     rig = Rig(store, {"pump": GUARDED, "tank": TANK})
     rig.drivers["pump"].values["door"] = True
     rig.drivers["tank"].values["level"] = 50
     return rig
 
 
-async def test_an_interlock_that_holds_lets_pass_and_is_read_anew(store: MemoryStore) -> None:
+async def test_an_interlock_that_holds_lets_pass_and_is_read_anew(store: SqliteStore) -> None:
     rig = guarded(store)
     async with rig.running():
         await rig.safety.check(rig["pump"], {"valve": True})
@@ -54,7 +54,7 @@ async def test_an_interlock_that_holds_lets_pass_and_is_read_anew(store: MemoryS
         (False, 0, "pump.door is false, has to be true; tank.level is 0, has to be from 10 to 90"),
     ],
 )
-async def test_an_interlock_that_does_not_hold(store: MemoryStore, door: bool, level: int, said: str) -> None:
+async def test_an_interlock_that_does_not_hold(store: SqliteStore, door: bool, level: int, said: str) -> None:
     rig = guarded(store)
     rig.drivers["pump"].values["door"] = door
     rig.drivers["tank"].values["level"] = level
@@ -65,7 +65,7 @@ async def test_an_interlock_that_does_not_hold(store: MemoryStore, door: bool, l
     assert str(caught.value) == f"interlock of pump.valve: {said}"
 
 
-async def test_an_interlock_that_cannot_be_read_does_not_hold(store: MemoryStore) -> None:
+async def test_an_interlock_that_cannot_be_read_does_not_hold(store: SqliteStore) -> None:
     rig = guarded(store)
     async with rig.running():
         rig.drivers["tank"].die()
@@ -74,7 +74,7 @@ async def test_an_interlock_that_cannot_be_read_does_not_hold(store: MemoryStore
             await rig.safety.check(rig["pump"], {"valve": True})
 
 
-async def test_one_point_of_several_that_cannot_be_read_does_not_hold(store: MemoryStore) -> None:
+async def test_one_point_of_several_that_cannot_be_read_does_not_hold(store: SqliteStore) -> None:
     points = {**GUARDED, "valve": {**GUARDED["valve"], "requires": {"door": True, "speed": 0}}}
     rig = Rig(store, {"pump": points})
     rig.drivers["pump"].values["door"] = True
@@ -84,7 +84,7 @@ async def test_one_point_of_several_that_cannot_be_read_does_not_hold(store: Mem
             await rig.safety.check(rig["pump"], {"valve": True})
 
 
-async def test_the_safe_value_needs_no_interlock(store: MemoryStore) -> None:
+async def test_the_safe_value_needs_no_interlock(store: SqliteStore) -> None:
     rig = guarded(store)
     rig.drivers["pump"].values["door"] = False
     async with rig.running():
@@ -92,7 +92,7 @@ async def test_the_safe_value_needs_no_interlock(store: MemoryStore) -> None:
         assert rig.log == []
 
 
-async def test_a_value_may_not_change_faster_than_its_rate(store: MemoryStore) -> None:
+async def test_a_value_may_not_change_faster_than_its_rate(store: SqliteStore) -> None:
     rig = guarded(store)
     rig.drivers["pump"].values["speed"] = 500
     async with rig.running():
@@ -111,7 +111,7 @@ async def test_a_value_may_not_change_faster_than_its_rate(store: MemoryStore) -
     assert rig.log[0] == "pump read speed"
 
 
-async def test_after_a_drive_a_value_climbs_no_faster_than_its_rate(store: MemoryStore) -> None:
+async def test_after_a_drive_a_value_climbs_no_faster_than_its_rate(store: SqliteStore) -> None:
     rig = guarded(store)
     rig.drivers["pump"].values["speed"] = 3000
     async with rig.running():
@@ -122,7 +122,7 @@ async def test_after_a_drive_a_value_climbs_no_faster_than_its_rate(store: Memor
             await rig.safety.check(rig["pump"], {"speed": 3000})
 
 
-async def test_what_moved_by_itself_may_be_written_as_it_is_and_nothing_else(store: MemoryStore) -> None:
+async def test_what_moved_by_itself_may_be_written_as_it_is_and_nothing_else(store: SqliteStore) -> None:
     rig = guarded(store)
     async with rig.running():
         rig.safety.wrote(rig["pump"], {"speed": 1000})
@@ -131,7 +131,7 @@ async def test_what_moved_by_itself_may_be_written_as_it_is_and_nothing_else(sto
             await rig.safety.check(rig["pump"], {"speed": 50})
 
 
-async def test_a_value_that_is_not_known_is_not_changed(store: MemoryStore) -> None:
+async def test_a_value_that_is_not_known_is_not_changed(store: SqliteStore) -> None:
     rig = guarded(store)
     async with rig.running():
         rig.drivers["pump"].unreadable = {"speed"}
@@ -147,7 +147,7 @@ async def test_a_value_that_is_not_known_is_not_changed(store: MemoryStore) -> N
         assert caught.value.code == "disconnected"
 
 
-async def test_a_point_without_guards_is_not_read(store: MemoryStore) -> None:
+async def test_a_point_without_guards_is_not_read(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
     async with rig.running():
         await rig.safety.check(rig["pump"], {"speed": 3000, "free": 1})

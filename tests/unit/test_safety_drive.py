@@ -9,7 +9,7 @@ import pytest
 from scripted_bench import Rig, until
 
 from agent.safety import driving, keeper
-from agent.store import MemoryStore
+from agent.store import SqliteStore
 from protocols.base import DeviceState, Refused
 
 PUMP = {"speed": {"safe": 0}, "relief": {"safe": 20}, "ready": {"access": "ro"}, "free": {}}
@@ -17,8 +17,8 @@ VALVE = {"spool": {"safe": 5}, "enable": {"table": "coil", "safe": False}, "key"
 
 
 @pytest.fixture
-def store() -> Iterator[MemoryStore]:
-    one = MemoryStore(None, 10**6, 3600)
+def store() -> Iterator[SqliteStore]:
+    one = SqliteStore(None, 10**6, 3600)
     yield one
     one.close()
 
@@ -39,7 +39,7 @@ def reason(body: Any, device: str, point: str) -> str:
     return str(one["reason"])
 
 
-async def test_safe_values_are_written_in_the_order_of_the_profile_and_read_back(store: MemoryStore) -> None:
+async def test_safe_values_are_written_in_the_order_of_the_profile_and_read_back(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE, "pump": PUMP})
     async with rig.running():
         body = await rig.safety.drive("command", reason="hose is off")
@@ -68,7 +68,7 @@ async def test_safe_values_are_written_in_the_order_of_the_profile_and_read_back
     assert rig.safety.faults == {}
 
 
-async def test_only_the_devices_that_are_named_are_made_safe(store: MemoryStore) -> None:
+async def test_only_the_devices_that_are_named_are_made_safe(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE, "pump": PUMP})
     async with rig.running():
         body = await rig.safety.drive("lease-end", ["pump"])
@@ -76,7 +76,7 @@ async def test_only_the_devices_that_are_named_are_made_safe(store: MemoryStore)
     assert not [line for line in rig.log if line.startswith("valve")]
 
 
-async def test_where_nothing_has_a_safe_value_that_is_said(store: MemoryStore) -> None:
+async def test_where_nothing_has_a_safe_value_that_is_said(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": {"free": {}}})
     async with rig.running():
         body = await rig.safety.drive("stop")
@@ -85,13 +85,13 @@ async def test_where_nothing_has_a_safe_value_that_is_said(store: MemoryStore) -
     assert rig.log == []
 
 
-async def test_a_disabled_device_is_left_alone(store: MemoryStore) -> None:
+async def test_a_disabled_device_is_left_alone(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
     rig["pump"].config = rig["pump"].config.model_copy(update={"enabled": False})
     assert (await rig.safety.drive("stop"))["points"] == []
 
 
-async def test_a_device_that_is_not_there_comes_last_and_keeps_nobody(store: MemoryStore) -> None:
+async def test_a_device_that_is_not_there_comes_last_and_keeps_nobody(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE, "pump": PUMP})
     rig.drivers["valve"].dead = True
     async with rig.running():
@@ -107,7 +107,7 @@ async def test_a_device_that_is_not_there_comes_last_and_keeps_nobody(store: Mem
 
 
 @pytest.mark.usefixtures("_hurried")
-async def test_a_device_that_hangs_has_its_time_and_no_more(store: MemoryStore) -> None:
+async def test_a_device_that_hangs_has_its_time_and_no_more(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE, "pump": PUMP})
     async with rig.running():
         rig.drivers["valve"].hangs = True
@@ -120,7 +120,7 @@ async def test_a_device_that_hangs_has_its_time_and_no_more(store: MemoryStore) 
     assert points(body, "pump") == {"speed": (True, True), "relief": (True, True)}
 
 
-async def test_devices_share_what_time_there_is(store: MemoryStore) -> None:
+async def test_devices_share_what_time_there_is(store: SqliteStore) -> None:
     rig = Rig(store, dict.fromkeys(("a", "b", "c", "d"), PUMP))
     async with rig.running():
         for name in ("a", "b", "c"):
@@ -132,7 +132,7 @@ async def test_devices_share_what_time_there_is(store: MemoryStore) -> None:
     assert points(body, "d") == {"speed": (True, True), "relief": (True, True)}
 
 
-async def test_a_point_that_is_refused_does_not_keep_the_others(store: MemoryStore) -> None:
+async def test_a_point_that_is_refused_does_not_keep_the_others(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE})
     async with rig.running():
         rig.drivers["valve"].refuses = {"spool"}
@@ -142,7 +142,7 @@ async def test_a_point_that_is_refused_does_not_keep_the_others(store: MemorySto
     assert rig.safety.faults == {"safe:valve": "valve could not be made safe: spool: valve refuses spool"}
 
 
-async def test_a_point_that_reads_back_as_something_else_is_not_safe(store: MemoryStore) -> None:
+async def test_a_point_that_reads_back_as_something_else_is_not_safe(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
     async with rig.running():
         rig.drivers["pump"].values["relief"] = 150
@@ -154,7 +154,7 @@ async def test_a_point_that_reads_back_as_something_else_is_not_safe(store: Memo
     assert "safe:pump" in rig.safety.faults
 
 
-async def test_a_point_that_cannot_be_read_back_though_it_should_is_not_safe(store: MemoryStore) -> None:
+async def test_a_point_that_cannot_be_read_back_though_it_should_is_not_safe(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
     async with rig.running():
         rig.drivers["pump"].unreadable = {"speed", "relief"}
@@ -164,7 +164,7 @@ async def test_a_point_that_cannot_be_read_back_though_it_should_is_not_safe(sto
 
 
 @pytest.mark.usefixtures("_hurried")
-async def test_a_device_that_hangs_after_the_write_is_reached_but_not_verified(store: MemoryStore) -> None:
+async def test_a_device_that_hangs_after_the_write_is_reached_but_not_verified(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
 
     async def hang(points: Any) -> Any:
@@ -178,7 +178,7 @@ async def test_a_device_that_hangs_after_the_write_is_reached_but_not_verified(s
     assert body["safe"] is False
 
 
-async def test_a_fault_of_a_driver_is_one_devices(store: MemoryStore) -> None:
+async def test_a_fault_of_a_driver_is_one_devices(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE, "pump": PUMP})
     async with rig.running():
         rig.drivers["valve"].broken = True
@@ -187,7 +187,7 @@ async def test_a_fault_of_a_driver_is_one_devices(store: MemoryStore) -> None:
     assert points(body, "pump") == {"speed": (True, True), "relief": (True, True)}
 
 
-async def test_a_command_under_way_is_ended_and_one_that_waits_comes_too_late(store: MemoryStore) -> None:
+async def test_a_command_under_way_is_ended_and_one_that_waits_comes_too_late(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
     turns = rig["pump"].turns
     at_it = asyncio.Event()
@@ -211,7 +211,7 @@ async def test_a_command_under_way_is_ended_and_one_that_waits_comes_too_late(st
     assert rig.drivers["pump"].values["speed"] == 0
 
 
-async def test_faults_outlive_the_agent_until_the_device_is_safe(store: MemoryStore) -> None:
+async def test_faults_outlive_the_agent_until_the_device_is_safe(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE, "pump": PUMP})
     async with rig.running():
         rig.drivers["valve"].refuses = {"spool"}
@@ -226,7 +226,7 @@ async def test_faults_outlive_the_agent_until_the_device_is_safe(store: MemorySt
     assert Rig(store, {}).safety.faults == {}
 
 
-async def test_a_person_clears_faults(store: MemoryStore) -> None:
+async def test_a_person_clears_faults(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
     rig.safety.fault("hook", "the power did not go off")
     assert Rig(store, {}).safety.faults == {"hook": "the power did not go off"}
@@ -235,7 +235,7 @@ async def test_a_person_clears_faults(store: MemoryStore) -> None:
     assert rig.changes == 2
 
 
-async def test_a_long_list_of_failures_is_cut(store: MemoryStore) -> None:
+async def test_a_long_list_of_failures_is_cut(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": {f"p{number}": {"safe": 1} for number in range(10)}})
     async with rig.running():
         rig.drivers["pump"].refuses = set(rig["pump"].config.points)
@@ -257,7 +257,7 @@ def causes(rig: Rig) -> list[str]:
 
 
 @pytest.mark.usefixtures("_lively")
-async def test_a_device_that_could_not_be_made_safe_is_as_soon_as_it_is_back(store: MemoryStore) -> None:
+async def test_a_device_that_could_not_be_made_safe_is_as_soon_as_it_is_back(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE, "pump": PUMP})
     async with rig.running(), asyncio.TaskGroup() as group:
         watching = group.create_task(rig.safety.run())
@@ -275,7 +275,7 @@ async def test_a_device_that_could_not_be_made_safe_is_as_soon_as_it_is_back(sto
 
 
 @pytest.mark.usefixtures("_lively")
-async def test_what_an_earlier_run_left_unsafe_is_made_safe_at_the_start(store: MemoryStore) -> None:
+async def test_what_an_earlier_run_left_unsafe_is_made_safe_at_the_start(store: SqliteStore) -> None:
     Rig(store, {"valve": VALVE}).safety.fault("safe:valve", "valve could not be made safe")
     rig = Rig(store, {"valve": VALVE, "pump": PUMP})
     async with rig.running(), asyncio.TaskGroup() as group:
@@ -286,7 +286,7 @@ async def test_what_an_earlier_run_left_unsafe_is_made_safe_at_the_start(store: 
 
 
 @pytest.mark.usefixtures("_lively")
-async def test_a_device_that_refuses_is_not_driven_again_and_again(store: MemoryStore) -> None:
+async def test_a_device_that_refuses_is_not_driven_again_and_again(store: SqliteStore) -> None:
     rig = Rig(store, {"valve": VALVE})
     async with rig.running(), asyncio.TaskGroup() as group:
         watching = group.create_task(rig.safety.run())
@@ -298,7 +298,7 @@ async def test_a_device_that_refuses_is_not_driven_again_and_again(store: Memory
 
 
 @pytest.mark.usefixtures("_lively")
-async def test_a_broker_that_stays_away_makes_the_bench_safe_once(store: MemoryStore) -> None:
+async def test_a_broker_that_stays_away_makes_the_bench_safe_once(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP}, broker_loss=0.1)
     async with rig.running(), asyncio.TaskGroup() as group:
         watching = group.create_task(rig.safety.run())
@@ -317,7 +317,7 @@ async def test_a_broker_that_stays_away_makes_the_bench_safe_once(store: MemoryS
 
 
 @pytest.mark.usefixtures("_lively")
-async def test_without_the_setting_a_lost_broker_changes_nothing(store: MemoryStore) -> None:
+async def test_without_the_setting_a_lost_broker_changes_nothing(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
     rig.connected = False
     async with rig.running(), asyncio.TaskGroup() as group:

@@ -1,0 +1,240 @@
+"""The outbox as the loop sees it: what waits in line, what is in flight, what is given up."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from agent import clock
+from agent.clock import Timeline
+from agent.store.base import Lane, Loss, OutboxStats, Outgoing
+from agent.store.handover import Handover
+from agent.store.unit import Gone, Grave, Report, size_of
+from protocols.amqp.flavours import Address
+
+SLOW_BYTES = 16 * 1024 * 1024
+"""Bytes that may wait for the thread, beyond which the disk is too slow for telemetry."""
+
+
+class _Line:
+    """One channel: what may be taken, and all that is not done yet."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Outgoing] = deque()
+        self.held: dict[int, Outgoing] = {}
+        self.filled = asyncio.Event()
+
+
+class SqliteOutbox:
+    """A bounded outbox: over `max_bytes` or `max_age` seconds the oldest telemetry goes, then events."""
+
+    def __init__(self, handover: Handover, timeline: Timeline, max_bytes: int, max_age: float) -> None:
+        self._handover = handover
+        self._timeline = timeline
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._on_channel: Callable[[Address], None] = lambda _: None
+        self._lines: dict[Address, _Line] = {}
+        self._messages = 0
+        self._bytes = 0
+        self._on_the_way = 0
+        self._losses: dict[int, Loss] = {}
+        self._open: dict[tuple[str, str], int] = {}
+        self._next_loss = 1
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    def adopt(
+        self, channels: Iterable[Address], messages: int, size: int, losses: Mapping[int, Loss]
+    ) -> None:
+        """Takes over what an earlier run left."""
+        for channel in channels:
+            self._line(channel)
+        self._grow(messages, size)
+        self._losses = dict(losses)
+        self._next_loss = max(losses, default=0) + 1
+
+    @property
+    def on_channel(self) -> Callable[[Address], None]:
+        """Called once for each channel; for those that exist, when it is set."""
+        return self._on_channel
+
+    @on_channel.setter
+    def on_channel(self, callback: Callable[[Address], None]) -> None:
+        self._on_channel = callback
+        for channel in self._lines:
+            callback(channel)
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def put(self, message: Outgoing) -> None:
+        """Takes a message, which `take` gives once it is stored."""
+        message.at = self._timeline.now()
+        if message.channel not in self._lines:
+            self._line(message.channel)
+        if self._on_the_way > SLOW_BYTES and message.lane is Lane.TELEMETRY:
+            self._count_lost(message, "slow-disk")
+            return
+        self._on_the_way += len(message.data)
+        self._grow(1, size_of(message))
+        unit = self._handover.unit
+        unit.puts.append(message)
+        self._handover.changed()
+
+    def take(self, channel: Address) -> Outgoing | None:
+        """The oldest message that waits in this channel, now in flight."""
+        line = self._lines[channel]
+        now = self._timeline.now()
+        while line.waiting:
+            message = line.waiting.popleft()
+            reason = self._why_stale(message, now)
+            if not reason:
+                return message
+            self._lose(message, reason)
+        line.filled.clear()
+        return None
+
+    async def wait(self, channel: Address) -> None:
+        """Returns when something may wait in this channel."""
+        self._handover.attach()
+        await self._lines[channel].filled.wait()
+
+    def done(self, message: Outgoing) -> None:
+        """Forgets a message."""
+        if self._lines[message.channel].held.pop(message.id, None) is None:
+            return
+        size = size_of(message)
+        self._handover.unit.gone.append(Gone(message.id, size, message.durable))
+        self._handover.changed()
+        self._grow(-1, -size)
+
+    def retry(self, messages: Sequence[Outgoing]) -> None:
+        """Puts messages back to the front of their channels, in the order given."""
+        for message in reversed(messages):
+            line = self._lines[message.channel]
+            line.waiting.appendleft(message)
+            line.filled.set()
+
+    def postpone(self, message: Outgoing) -> None:
+        """Puts a message to the back of its channel."""
+        line = self._lines[message.channel]
+        line.waiting.append(message)
+        line.filled.set()
+
+    def bury(self, message: Outgoing, reason: str) -> None:
+        """Moves a message that the broker refused to the dead letters."""
+        grave = Grave(message, message.id, reason, clock.now_ns())
+        self._handover.unit.graves.append(grave)
+        if message.lane is Lane.RESULT:
+            self.done(message)
+        else:
+            self._lose(message, reason)
+
+    def stats(self) -> OutboxStats:
+        """What waits now."""
+        heads = [next(iter(line.held.values())).at for line in self._lines.values() if line.held]
+        age = self._timeline.now() - min(heads) if heads else 0.0
+        return OutboxStats(self._messages, self._bytes, round(age, 3))
+
+    async def empty(self) -> None:
+        """Returns when nothing waits and nothing is in flight."""
+        self._handover.attach()
+        await self._emptied.wait()
+
+    def report(self, report: Report) -> None:
+        """Takes what the thread stored or read."""
+        self._on_the_way -= report.handled
+        self._grow(report.messages, report.bytes)
+        for message in report.pushed:
+            line = self._line(message.channel)
+            line.held[message.id] = message
+            line.waiting.append(message)
+            line.filled.set()
+        for message in report.unkept:
+            self._grow(-1, -size_of(message))
+            self._count_lost(message, "internal-error")
+        self._make_room()
+
+    # -- losses ---------------------------------------------------------------------------------
+
+    def losses(self) -> Sequence[Loss]:
+        """What was given up and not yet said; what is given up from now on is counted apart."""
+        self._open.clear()
+        return list(self._losses.values())
+
+    def said(self, losses: Sequence[Loss]) -> None:
+        """Forgets losses."""
+        for loss in losses:
+            number = next(number for number, known in self._losses.items() if known == loss)
+            del self._losses[number]
+            self._handover.unit.losses[number] = None
+            self._handover.changed()
+
+    def _lose(self, message: Outgoing, reason: str) -> None:
+        self.done(message)
+        self._count_lost(message, reason)
+
+    def _count_lost(self, message: Outgoing, reason: str) -> None:
+        number = self._open.get((message.source, reason))
+        if number is None:
+            number = self._open[message.source, reason] = self._next_loss
+            self._next_loss += 1
+            loss = Loss(message.source, reason, 0, *2 * [message.sequence], *2 * [message.time_ns])
+        else:
+            loss = self._losses[number]
+        # A new one each time: the thread may hold the old.
+        self._losses[number] = self._handover.unit.losses[number] = msgspec.structs.replace(
+            loss,
+            count=loss.count + 1,
+            first=min(loss.first, message.sequence),
+            last=max(loss.last, message.sequence),
+            first_time_ns=min(loss.first_time_ns, message.time_ns),
+            last_time_ns=max(loss.last_time_ns, message.time_ns),
+        )
+        self._handover.changed()
+
+    # -- bounds ---------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Gives up what waits and is over the bounds; what is in flight stays until its outcome is known."""
+        now = self._timeline.now()
+        if self._bytes <= self._max_bytes and not self._is_old(now):
+            return
+        for lane in (Lane.TELEMETRY, Lane.EVENT):
+            for message in list(self._oldest_first(lane)):
+                over = self._bytes > self._max_bytes
+                if not over and message.at >= now - self._max_age:
+                    break
+                self._lines[message.channel].waiting.remove(message)
+                self._lose(message, "outbox-full" if over else "too-old")
+
+    def _is_old(self, now: float) -> bool:
+        horizon = now - self._max_age
+        return any(line.waiting and line.waiting[0].at < horizon for line in self._lines.values())
+
+    def _oldest_first(self, lane: Lane) -> Iterator[Outgoing]:
+        waiting = [one for line in self._lines.values() for one in line.waiting if one.lane is lane]
+        return iter(sorted(waiting, key=lambda message: message.at))
+
+    def _why_stale(self, message: Outgoing, now: float) -> str:
+        if message.expires is not None and message.expires <= now:
+            return "expired"
+        if message.lane is not Lane.RESULT and message.at < now - self._max_age:
+            return "too-old"
+        return ""
+
+    def _grow(self, messages: int, size: int) -> None:
+        self._messages += messages
+        self._bytes += size
+        if self._messages:
+            self._emptied.clear()
+        else:
+            self._emptied.set()
+
+    def _line(self, channel: Address) -> _Line:
+        line = self._lines.get(channel)
+        if line is None:
+            line = self._lines[channel] = _Line()
+            self._on_channel(channel)
+        return line
