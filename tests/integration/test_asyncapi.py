@@ -84,6 +84,8 @@ def test_no_text_was_cut_at_a_comma() -> None:
     assert keys == [
         "/channels/replies/address",
         "/components/messages/availability/examples/0/payload/lease",
+        "/components/messages/safety/examples/0/payload/points/1/verified",
+        "/components/messages/safety/examples/0/payload/points/2/verified",
     ]
 
 
@@ -122,6 +124,7 @@ def of_words() -> Iterator[tuple[str, Any]]:
         "revision": "availability",
         "status": "result",
         "count": "loss",
+        "cause": "safety",
         "device": "device",
     }
     for block in re.findall(r"```json\n(.*?)```", WORDS, re.DOTALL):
@@ -161,6 +164,8 @@ devices:
       speed:    {table: input, address: 0, type: float32, order: ABCD, unit: rpm}
       state:    {table: input, address: 4, labels: {7: busy}}
       setpoint: {table: holding, address: 10, scale: 0.1, access: rw, min: 0, max: 3000, safe: 0, unit: rpm}
+      guarded:  {table: holding, address: 20, access: rw, safe: 0, max_rate: 100,
+                 requires: {speed: {min: -1}, state: busy}}
 """
 
 COMMANDS: list[dict[str, Any]] = [
@@ -172,6 +177,7 @@ COMMANDS: list[dict[str, Any]] = [
     {"op": "call", "device": "pump-plc", "method": "identify"},
     {"op": "disable", "reason": "test"},
     {"op": "enable"},
+    {"op": "safe", "reason": "test"},
 ]
 
 
@@ -201,7 +207,7 @@ async def test_real_messages_are_what_it_says(broker: Broker, run_agent: RunAgen
     messages = [*seen, *(message for message, _ in one.results)]
     kinds = {check(message) for message in messages}
     assert kinds == {
-        f"io.hilgate.{kind}.v1" for kind in ("samples", "availability", "device", "loss", "result")
+        f"io.hilgate.{kind}.v1" for kind in ("samples", "availability", "device", "loss", "safety", "result")
     }
 
 
