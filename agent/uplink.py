@@ -171,4 +171,4 @@ class Uplink:
     def _bury(self, message: Outgoing, why: str) -> None:
         self.dead_letters += 1
         self._log.error("the broker refused a message for good", address=message.address.name, why=why)
-        self._outbox.bury(message, "rejected")
+        self._outbox.bury(message, why)

@@ -94,7 +94,8 @@ class Outbox(Protocol):
         """Forgets a message: the broker has it, or nobody wants it."""
 
     def bury(self, message: Outgoing, reason: str) -> None:
-        """Moves a message that the broker refused for good to the dead letters; a loss, but for a result."""
+        """Moves a message that the broker refused for good, and why, to the dead letters; but for a result it
+        is a loss too (`rejected`)."""
 
     def postpone(self, message: Outgoing) -> None:
         """Makes a message in flight wait again, behind all others of its channel that are ready."""

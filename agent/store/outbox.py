@@ -129,7 +129,7 @@ class SqliteOutbox:
         if message.lane is Lane.RESULT:
             self.done(message)
         else:
-            self._lose(message, reason)
+            self._lose(message, "rejected")
 
     def stats(self) -> OutboxStats:
         """What waits now."""
