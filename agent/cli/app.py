@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli import broker, check, demo, run, send, watch
+from agent.cli import audit, broker, check, demo, run, safe_state, send, store, watch
 
 app = typer.Typer(
     name="hilgate",
@@ -39,12 +39,19 @@ def hilgate(
     """Gateway between the devices of a hardware-in-the-loop test bench and AMQP 1.0."""
 
 
-def _add(command: Callable[..., None], *examples: str) -> None:
-    """Adds a command: its docstring is the help, flowed anew; examples stand below, kept as lines by \\b."""
+def _add(
+    command: Callable[..., None], *examples: str, to: typer.Typer = app, name: str | None = None
+) -> None:
+    """Adds a command: its docstring is the help, flowed anew; examples stand below."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    shown = "\n".join(f"  [cyan]hilgate {example}[/cyan]" for example in examples)
-    app.command(help=text, epilog=f"\b\n[bold]Examples[/bold]\n{shown}")(command)
+    to.command(name, help=text, epilog=_shown(*examples))(command)
+
+
+def _shown(*examples: str) -> str:
+    """Examples below a help text, kept as lines by \\b."""
+    lines = "\n".join(f"  [cyan]hilgate {example}[/cyan]" for example in examples)
+    return f"\b\n[bold]Examples[/bold]\n{lines}"
 
 
 _add(demo.demo, "demo", "demo --for 10s", "demo battery-pack --json | head -3")
@@ -65,5 +72,38 @@ _add(
     "send rig-07 write pump-plc setpoint=1500 --verify",
     "send rig-07 call pump-plc identify level=basic",
     'send rig-07 disable --reason "hose is being changed"',
+    'send rig-07 safe --reason "smoke"',
+)
+_add(
+    safe_state.safe_state,
+    "safe-state rig.yaml",
+    "safe-state rig.yaml --settings /etc/hilgate/rig-07.yaml --within 8s",
+    name="safe-state",
 )
 _add(watch.watch, "watch", "watch rig-07", "watch rig-07 --json --for 10s")
+
+_STORE_EXAMPLES = (
+    "store status --store /var/lib/hilgate/rig-07",
+    "store list --settings /etc/hilgate/rig-07.yaml",
+    "store show 17",
+    "store retry --all",
+)
+_store = typer.Typer(
+    no_args_is_help=True,
+    help="See what an agent keeps on disk, also while it runs, and deal with its dead letters: "
+    "messages that the broker refused for good.",
+    epilog=_shown(*_STORE_EXAMPLES),
+)
+app.add_typer(_store, name="store")
+_add(store.status, "store status --store /var/lib/hilgate/rig-07", "store status --json", to=_store)
+_add(store.list_, "store list --store /var/lib/hilgate/rig-07", "store list --json", to=_store, name="list")
+_add(store.show, "store show 17", "store show 17 --json", to=_store)
+_add(store.retry, "store retry 17 18", "store retry --all", to=_store)
+_add(store.export, "store export letters.jsonl", "store export | jq .reason", to=_store)
+_add(store.purge, "store purge 17", "store purge --all --older-than 7d --yes", to=_store)
+_add(
+    audit.audit,
+    "audit --store /var/lib/hilgate/rig-07",
+    "audit --since 1h --op write --status rejected",
+    "audit --user joe --json",
+)

@@ -3,13 +3,16 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.cli.exits import Exit, Failure
 from agent.cli.options import DEFAULT_BROKER
 from agent.problems import ConfigErrors
 from agent.profile import Profile, load_profile
 from agent.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from agent.store.inspect import Inspector
 
 
 def profile(name: str) -> Profile:
@@ -46,3 +49,21 @@ def client_settings(file: Path | None, given: Mapping[str, Any]) -> Settings:
     """
     local = {} if file else {"HILGATE_BROKER": DEFAULT_BROKER}
     return settings(file, given, {**local, **os.environ})
+
+
+def inspector(file: Path | None, given: Path | None, *, writable: bool = False) -> "Inspector":
+    """Opens an agent's store: what the command line says, else the environment, else the settings file.
+
+    Raises:
+        Failure: with the usage code, nobody says where it is, or there is none.
+        OSError: it may not be read or written.
+    """
+    from agent.store.inspect import Inspector, NoStore
+
+    directory = given or client_settings(file, {"bench": "any"}).store
+    if directory is None:
+        raise Failure("Which store? Give --store DIR, HILGATE_STORE or --settings FILE", Exit.USAGE)
+    try:
+        return Inspector(directory, writable=writable)
+    except NoStore as error:
+        raise Failure(str(error), Exit.USAGE) from None

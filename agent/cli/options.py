@@ -48,6 +48,14 @@ SettingsFile = Annotated[
     Path | None,
     typer.Option("--settings", metavar="FILE", help="Settings file (YAML); docs/settings.md has all fields."),
 ]
+StoreDirectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="The agent's store directory; else HILGATE_STORE, else the settings file's.",
+    ),
+]
 Broker = Annotated[
     str | None,
     typer.Option(

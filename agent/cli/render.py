@@ -164,7 +164,7 @@ def fleet(benches: Fleet, now: float) -> RenderableType:
             plain(known.mode),
             f"{online}/{len(known.devices)} online",
             Text.assemble(plain(known.profile.name), " ", (_short_digest(known), "dim")),
-            _span(now - known.since.timestamp()),
+            span(now - known.since.timestamp()),
             f"{max(0.0, now - heard):.1f} s ago",
             plain(_why(known)),
         )
@@ -182,7 +182,8 @@ def _why(known: Availability) -> str:
     return next(ill, "")
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A time span in the largest unit that it fills."""
     whole = max(0, int(seconds))
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if whole >= length:
