@@ -10,6 +10,9 @@ NAMES = {
     "rate": "benchmarks.agent_rate",
     "command": "benchmarks.command_round_trip",
     "idle": "benchmarks.agent_idle",
+    "store": "benchmarks.store",
+    "durable": "benchmarks.durable_command",
+    "spool": "benchmarks.spool",
 }
 
 

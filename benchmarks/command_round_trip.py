@@ -15,9 +15,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.asking import Asker
 from benchmarks.processes import broker, hilgate
-from protocols.amqp.client import Address, Client, Delivery, Options, Sender
-from protocols.amqp.codec import Message, encode
+from protocols.amqp.client import Address, Client, Options
 from tests.tools.modbus_peer import ModbusServer
 
 ROUNDS = 2000
@@ -34,35 +34,6 @@ devices:
     points:
       setpoint: {{table: holding, address: 10, access: rw}}
 """
-
-
-class _Asker:
-    """Sends one message at a time and waits for its answer."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._reply_to = ""
-        self._count = 0
-
-    async def open(self) -> None:
-        """Opens the reply address."""
-        self._reply_to = await self._client.open_replies(self._on_answer)
-
-    async def ask(self, sender: Sender, body: bytes) -> bytes:
-        """One round trip."""
-        self._count += 1
-        self._answer = asyncio.get_running_loop().create_future()
-        message = Message(body=body, message_id=f"round-{self._count}", reply_to=self._reply_to)
-        await sender.ready()
-        sender.post(encode(message))
-        async with asyncio.timeout(10):
-            return await self._answer
-
-    def _on_answer(self, delivery: Delivery) -> None:
-        delivery.accept()
-        if not self._answer.done():
-            self._answer.set_result(delivery.message().body)
 
 
 async def _rounds(steps: dict[str, Callable[[int], Awaitable[None]]]) -> dict[str, list[float]]:
@@ -88,7 +59,7 @@ async def _measure(console: Console) -> None:
             echo = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.echo", url)
             client = Client(Options(url=url, container_id="benchmark"), lambda _state, _reason: None)
             running = group.create_task(client.run())
-            asker = _Asker(client)
+            asker = Asker(client)
             await asker.open()
             took = await _rounds(await _steps(client, asker, server.port))
             running.cancel()
@@ -97,7 +68,7 @@ async def _measure(console: Console) -> None:
     _print(console, took)
 
 
-async def _steps(client: Client, asker: _Asker, port: int) -> dict[str, Callable[[int], Awaitable[None]]]:
+async def _steps(client: Client, asker: Asker, port: int) -> dict[str, Callable[[int], Awaitable[None]]]:
     echo = client.sender(Address("echo", "queue"))
     commands = client.sender(Address("hil.rig.commands", "queue"))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
