@@ -138,12 +138,12 @@ def _record(
 
 
 def _table(outcomes: Iterable["PointOutcome"]) -> "Table":
-    from agent.cli.render import plain, table
+    from agent.cli.render import plain, table, value
 
     made = table("device", "point", ">safe value", "reached", "reads back", "")
     words = {True: "yes", False: "no", None: ""}
     for one in outcomes:
+        said = (words[one.reached], words[one.verified], plain(one.reason))
         style = "" if one.good else "bold red"
-        row = (one.device, one.point, one.value, words[one.reached], words[one.verified], one.reason)
-        made.add_row(*map(plain, row), style=style)
+        made.add_row(one.device, one.point, value(one.value), *said, style=style)
     return made
