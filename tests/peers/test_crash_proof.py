@@ -62,7 +62,7 @@ def test_missing_second_and_foreign_results_are_found() -> None:
 
 def test_copies_that_are_not_equal_are_found() -> None:
     assert len(proof.copies_differ([result(), result(status="failed")])) == 1
-    assert len(proof.copies_differ([event(1), event(1, epoch=2)])) == 1
+    assert len(proof.copies_differ([event(1), event(2, event_id="e1")])) == 1
 
 
 def test_effects_other_than_the_result_says_are_found() -> None:

@@ -85,9 +85,8 @@ def _round(chance: random.Random, number: int, fault: Fault, registers: dict[str
         replace(order, message_id=f"r{number}-{place}", twice=chance.random() < 0.15)
         for place, order in enumerate(orders)
     )
-    # Most faults hit the commands under way, some a bench that has nothing to do.
-    delay = chance.uniform(0, 0.03) if chance.random() < 0.8 else chance.uniform(0, 0.3)
-    return Round(number, named, delay, fault, chance.uniform(0.1, 1.0))
+    # A broker takes some 10 to 50 ms to hand the commands over, an agent some 20 ms to carry them out.
+    return Round(number, named, chance.uniform(0, 0.1), fault, chance.uniform(0.1, 1.0))
 
 
 def _write(chance: random.Random, registers: dict[str, Iterator[int]]) -> Order:

@@ -43,14 +43,12 @@ def first_appearances(heard: Iterable[Heard]) -> list[Heard]:
 
 
 def copies_differ(heard: Iterable[Heard]) -> list[str]:
-    """Copies of an event are equal in everything."""
-    forms: dict[tuple[str, str], set[Heard]] = defaultdict(set)
+    """Copies of an event have one number and one body."""
+    forms: dict[tuple[str, str], set[tuple[int, str]]] = defaultdict(set)
     for one in heard:
-        forms[one.source, one.event_id].add(one)
+        forms[one.source, one.event_id].add((one.sequence, one.body))
     return [
-        f"copies of event {key} differ: {sorted(map(str, set_))}"
-        for key, set_ in forms.items()
-        if len(set_) > 1
+        f"copies of {key} differ: {sorted(several)}" for key, several in forms.items() if len(several) > 1
     ]
 
 

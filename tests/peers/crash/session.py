@@ -21,7 +21,7 @@ from crash.proxy import Proxy, proxy
 from crash.rig import Agent, Devices, devices
 
 SAMPLES, AVAILABILITY = "io.hilgate.samples.v1", "io.hilgate.availability.v1"
-RESEND_S = 6.0
+RESEND_S = 3.0
 """A sender that has no result for so long sends its command again: a dying broker may lose one."""
 PATIENCE_S = 60.0
 """By then everything has to be answered."""
