@@ -73,6 +73,8 @@ _add(
     "send rig-07 call pump-plc identify level=basic",
     'send rig-07 disable --reason "hose is being changed"',
     'send rig-07 safe --reason "smoke"',
+    "send rig-07 reserve ci-7 10min --devices pump-plc",
+    "send rig-07 release --lease @token",
 )
 _add(
     safe_state.safe_state,

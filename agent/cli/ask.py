@@ -14,8 +14,15 @@ from protocols.amqp.types import CodecError
 Result = dict[str, Any]
 
 
-async def ask(client: Client, bench: str, body: Result, timeout: float) -> Result:
+async def ask(client: Client, bench: str, body: Result, timeout: float, *, lease: str = "") -> Result:
     """Sends a command and waits for the result that echoes its identity; the command expires by then.
+
+    Args:
+        client: Connected, or about to be.
+        bench: The bench's id.
+        body: The command.
+        timeout: Seconds to wait.
+        lease: The token of a lease to write by, if any.
 
     Raises:
         Failure: no answer in `timeout` seconds, the broker does not take the command, or what came
@@ -36,7 +43,8 @@ async def ask(client: Client, bench: str, body: Result, timeout: float) -> Resul
     try:
         async with asyncio.timeout(timeout):
             command = _command(body, identity, await client.open_replies(on_message), timeout)
-            _demand_accepted(await _send(client, bench, command))
+            command.properties = {"lease": lease} if lease else {}
+            _demand_accepted(await _send(client, bench, encode(command)))
             return await answer
     except LinkRefused as error:
         raise Failure(f"The broker refuses commands to {bench}: {error}") from None
@@ -45,19 +53,17 @@ async def ask(client: Client, bench: str, body: Result, timeout: float) -> Resul
         raise Failure(text, Exit.NO_ANSWER) from None
 
 
-def _command(body: Result, identity: str, reply_to: str, timeout: float) -> bytes:
+def _command(body: Result, identity: str, reply_to: str, timeout: float) -> Message:
     now_ms, ttl_ms = time.time_ns() // 1_000_000, max(1, round(timeout * 1000))
-    return encode(
-        Message(
-            body=json.dumps(body).encode(),
-            content_type="application/json",
-            durable=True,
-            message_id=identity,
-            reply_to=reply_to,
-            creation_ms=now_ms,
-            absolute_expiry_ms=now_ms + ttl_ms,
-            ttl_ms=ttl_ms,
-        )
+    return Message(
+        body=json.dumps(body).encode(),
+        content_type="application/json",
+        durable=True,
+        message_id=identity,
+        reply_to=reply_to,
+        creation_ms=now_ms,
+        absolute_expiry_ms=now_ms + ttl_ms,
+        ttl_ms=ttl_ms,
     )
 
 

@@ -1,11 +1,13 @@
 """What `hilgate send` was told, as the body of a command (wire.md section 4). Pure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from agent.cli.exits import Exit, Failure
 from agent.problems import did_you_mean
+from protocols.units import parse_duration
 
 USAGE = {
     "ping": "ping",
@@ -16,43 +18,72 @@ USAGE = {
     "enable": "enable",
     "disable": "disable",
     "safe": "safe",
+    "reserve": "reserve HOLDER TIME",
+    "renew": "renew",
+    "release": "release",
 }
 """The operations this agent takes, each with the words that follow it."""
 
+BY_TOKEN = ("renew", "release")
+"""Operations that are about the lease whose token they are given."""
 
-def body(op: str, words: Sequence[str], *, verify: bool = False, reason: str = "") -> dict[str, Any]:
-    """The JSON body of a command.
+_BELONGS = {
+    "verify": ("write",),
+    "reason": ("enable", "disable", "safe"),
+    "devices": ("reserve",),
+    "dte": ("reserve",),
+    "priority": ("reserve",),
+    "deadman_s": ("reserve",),
+}
+"""The options that become fields, with the operations that have them."""
+
+
+def body(op: str, words: Sequence[str], options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The JSON body of a command, but for a lease's token.
 
     Args:
         op: One of `USAGE`.
         words: What stands behind the op on the command line.
-        verify: Ask a write to be read back.
-        reason: Why the bench is enabled, disabled or made safe.
+        options: Fields by options; those that are None, false or empty were not given.
 
     Raises:
         Failure: with the usage code, where the words do not make this command.
     """
     if op not in USAGE:
         raise Failure(f"There is no operation {op!r}; {did_you_mean(op, USAGE)}", Exit.USAGE)
-    if verify and op != "write":
-        raise Failure(f"--verify reads back what a write wrote; it says nothing for {op}", Exit.USAGE)
-    if reason and op not in ("enable", "disable", "safe"):
-        raise Failure(f"--reason belongs to enable, disable and safe, not to {op}", Exit.USAGE)
-    match op, list(words):
+    given = {name: value for name, value in options.items() if value not in (None, "") and value is not False}
+    for name in given:
+        if op not in (ops := _BELONGS[name]):
+            flag = name.removesuffix("_s")
+            raise Failure(f"--{flag} belongs to {' and '.join(ops)}, not to {op}", Exit.USAGE)
+    return _fields(op, list(words)) | given
+
+
+def _fields(op: str, words: list[str]) -> dict[str, Any]:
+    match op, words:
         case "read", [device]:
             return {"op": op, "device": device}
         case "read", [device, *points]:
             return {"op": op, "device": device, "points": points}
         case "write", [device, first, *more]:
-            extra = {"verify": True} if verify else {}
-            return {"op": op, "device": device, "values": assignments([first, *more])} | extra
+            return {"op": op, "device": device, "values": assignments([first, *more])}
         case "call", [device, method, *arguments]:
             return {"op": op, "device": device, "method": method, "args": assignments(arguments)}
-        case (("enable" | "disable" | "safe"), []):
-            return {"op": op, "reason": reason} if reason else {"op": op}
-        case (("ping" | "describe"), []):
+        case "reserve", [holder, time]:
+            return {"op": op, "holder": holder, "ttl_s": _seconds(time)}
+        case (
+            ("ping" | "describe" | "enable" | "disable" | "safe" | "renew" | "release"),
+            [],
+        ):
             return {"op": op}
     raise Failure(f"Write it as: hilgate send BENCH {USAGE[op]}", Exit.USAGE)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Failure(f"{text!r} is no time: {error}", Exit.USAGE) from None
 
 
 def assignments(words: Sequence[str]) -> dict[str, Any]:

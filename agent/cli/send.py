@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from agent.cli.request import USAGE
 if TYPE_CHECKING:
     from agent.settings import Settings
 
+_LEASE_PANEL = "Leases"
 _STATUS_EXITS = {"ok": Exit.OK, "rejected": Exit.REJECTED}
 
 
@@ -30,12 +32,47 @@ def send(
         list[str] | None,
         typer.Argument(
             metavar="WORD",
-            help="read: DEVICE [POINT...]; write: DEVICE POINT=VALUE...; call: DEVICE METHOD [ARG=VALUE...]. "
-            "A VALUE is JSON (1500, true, [1,2]) or else a string.",
+            help="read: DEVICE [POINT...]; write: DEVICE POINT=VALUE...; call: DEVICE METHOD [ARG=VALUE...]; "
+            "reserve: HOLDER TIME. A VALUE is JSON (1500, true, [1,2]) or else a string.",
         ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read back what a write wrote.")] = False,
     reason: Annotated[str, typer.Option(help="Why, for enable, disable and safe.")] = "",
+    devices: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...", help="Devices to reserve; else the whole bench.", rich_help_panel=_LEASE_PANEL
+        ),
+    ] = "",
+    dte: Annotated[
+        str, typer.Option(help="The digital twin environment it is for.", rich_help_panel=_LEASE_PANEL)
+    ] = "",
+    priority: Annotated[
+        int | None,
+        typer.Option(
+            help="Ends leases of a lower priority that are in the way; 0 if not given.",
+            rich_help_panel=_LEASE_PANEL,
+        ),
+    ] = None,
+    deadman: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.duration,
+            metavar="TIME",
+            help="Make the devices safe when the lease is not renewed for so long.",
+            rich_help_panel=_LEASE_PANEL,
+        ),
+    ] = None,
+    lease: Annotated[
+        str,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="HILGATE_LEASE",
+            help="The lease to renew, to release or to write by: its token, or @FILE that holds it. "
+            "Command lines are seen by others: prefer the variable or a file.",
+            rich_help_panel=_LEASE_PANEL,
+        ),
+    ] = "",
     timeout: Annotated[
         float,
         typer.Option(
@@ -60,11 +97,23 @@ def send(
     from agent import logs
     from agent.cli import configuration, loop, output, request
 
-    body = request.body(op, words or [], verify=verify, reason=reason)
+    given = {
+        "verify": verify,
+        "reason": reason,
+        "devices": devices and devices.split(","),
+        "dte": dte,
+        "priority": priority,
+        "deadman_s": deadman,
+    }
+    body, token = request.body(op, words or [], given), _token(lease)
+    if op in request.BY_TOKEN:
+        if not token:
+            raise Failure(f"{op} needs a lease: set HILGATE_LEASE, or give --lease @FILE", Exit.USAGE)
+        body["lease"], token = token, ""
     logs.setup("text", "error")  # what the connection is like, the command says itself
     chosen = configuration.client_settings(settings, {"bench": bench} | options.broker_fields(ctx))
     began = time.monotonic()
-    result = loop.execute(lambda stop: _exchange(stop, chosen, body, timeout))
+    result = loop.execute(lambda stop: _exchange(stop, chosen, body, token, timeout))
     if as_json:
         output.json_line(result)
     else:
@@ -74,8 +123,22 @@ def send(
     raise typer.Exit(_STATUS_EXITS.get(str(result.get("status")), Exit.FAILED))
 
 
+def _token(text: str) -> str:
+    """The token of `--lease`.
+
+    Raises:
+        Failure: its file cannot be read.
+    """
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text().strip()
+    except (OSError, ValueError) as error:
+        raise Failure(f"The lease's token cannot be read: {error}", Exit.USAGE) from None
+
+
 async def _exchange(
-    stop: asyncio.Event, settings: "Settings", body: dict[str, Any], timeout: float
+    stop: asyncio.Event, settings: "Settings", body: dict[str, Any], token: str, timeout: float
 ) -> dict[str, Any]:
     """Connects, sends and waits for the result.
 
@@ -91,4 +154,4 @@ async def _exchange(
         raise Failure("Interrupted; it is not known whether the command was carried out", Exit.INTERRUPTED)
 
     async with beside(interrupt(), "interrupt"), connected(settings, timeout) as client:
-        return await ask(client, settings.bench, body, timeout)
+        return await ask(client, settings.bench, body, timeout, lease=token)

@@ -28,6 +28,9 @@ from agent.cli.exits import Exit, Failure
             {"op": "call", "device": "pump", "method": "raw", "args": {"function": 3, "data": "00ff"}},
         ),
         ("enable", {"op": "enable"}),
+        ("reserve ci-7 10min", {"op": "reserve", "holder": "ci-7", "ttl_s": 600.0}),
+        ("renew", {"op": "renew"}),
+        ("release", {"op": "release"}),
     ],
 )
 def test_words_become_a_command(words: str, expected: dict[str, object]) -> None:
@@ -36,9 +39,18 @@ def test_words_become_a_command(words: str, expected: dict[str, object]) -> None
 
 
 def test_verify_and_reason_go_with_their_commands() -> None:
-    assert request.body("write", ["pump", "a=1"], verify=True)["verify"] is True
-    assert request.body("disable", [], reason="hose") == {"op": "disable", "reason": "hose"}
-    assert request.body("safe", [], reason="smoke") == {"op": "safe", "reason": "smoke"}
+    assert request.body("write", ["pump", "a=1"], {"verify": True})["verify"] is True
+    assert request.body("disable", [], {"reason": "hose"}) == {"op": "disable", "reason": "hose"}
+    assert request.body("safe", [], {"reason": "smoke", "verify": False}) == {"op": "safe", "reason": "smoke"}
+    asked = {"devices": ["pump"], "dte": "", "priority": 0, "deadman_s": 5.0}
+    assert request.body("reserve", ["ci", "1h"], asked) == {
+        "op": "reserve",
+        "holder": "ci",
+        "ttl_s": 3600.0,
+        "devices": ["pump"],
+        "priority": 0,
+        "deadman_s": 5.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -53,6 +65,9 @@ def test_verify_and_reason_go_with_their_commands() -> None:
         ("write pump a=1 a=2", "'a' is given twice"),
         ("call pump", "call DEVICE METHOD"),
         ("ping pump", "hilgate send BENCH ping"),
+        ("reserve ci", "hilgate send BENCH reserve HOLDER TIME"),
+        ("reserve ci 60", "'60' is no time: write a number with a unit"),
+        ("renew token", "hilgate send BENCH renew"),
     ],
 )
 def test_wrong_words_are_usage_errors(words: str, says: str) -> None:
@@ -64,9 +79,11 @@ def test_wrong_words_are_usage_errors(words: str, says: str) -> None:
 
 def test_options_of_another_op_are_usage_errors() -> None:
     with pytest.raises(Failure, match="--verify"):
-        request.body("read", ["pump"], verify=True)
+        request.body("read", ["pump"], {"verify": True})
     with pytest.raises(Failure, match="--reason"):
-        request.body("ping", [], reason="why")
+        request.body("ping", [], {"reason": "why"})
+    with pytest.raises(Failure, match="--deadman belongs to reserve, not to renew"):
+        request.body("renew", [], {"deadman_s": 5.0})
 
 
 @given(st.text())
