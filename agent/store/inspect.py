@@ -13,8 +13,8 @@ import msgspec
 from agent import clock
 from agent.clock import Moment, Timeline
 from agent.store.base import AuditEntry, Lane, Loss
+from agent.store.message import MESSAGE_OVERHEAD
 from agent.store.schema import APPLICATION_ID, BUSY_S, MIGRATIONS, NUMBER_BITS
-from agent.store.unit import MESSAGE_OVERHEAD
 
 LEASES = "leases"
 """The name under which leases are remembered (agent.lease)."""

@@ -1,8 +1,12 @@
-"""The thread that owns the database: it commits in groups all that was given meanwhile."""
+"""The thread that owns the databases: it commits in groups all that was given meanwhile.
+
+Where the disk fails it goes on in memory, by the same code, and tries the disk again every few seconds.
+"""
 
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -10,34 +14,63 @@ import msgspec
 import structlog
 
 from agent.clock import Timeline
-from agent.store.records import Records
+from agent.store.base import Lane
+from agent.store.disk import Disk, ailment, is_corrupt
+from agent.store.opening import Found
+from agent.store.records import Carried, Limits, Records
 from agent.store.rows import Rows
-from agent.store.spool import Spool
-from agent.store.unit import Question, Report, Unit
+from agent.store.schema import ForeignFile
+from agent.store.unit import Question, Report, Room, Unit
 
 IDLE_S = 1.0
 """How often it looks for what another process changed."""
+AGAIN_S = 3.0
+"""How often it tries a disk that failed."""
 MOMENT_S = 1.0
 """How often the time is kept while something is written."""
+MEMORY_BYTES = 16 * 1024 * 1024
+"""What the memory takes of telemetry beside or instead of the disk; of events twice as much."""
 
 
 class Keeper:
-    """Writes units and reports what came of them, one report a transaction."""
+    """Writes units and reports what came of them, one report a transaction.
+
+    Args:
+        disk: Where the database is, or None: all is kept in memory only.
+        found: What was found there.
+        memory: The database in memory.
+        timeline: The store's clock.
+        limits: How much is kept.
+        carried: Says what the loop knows of counters, values and losses now.
+        deliver: Called in the thread with each report.
+    """
 
     def __init__(
-        self, main: Records, memory: Records, timeline: Timeline, deliver: Callable[[Report], None]
+        self,
+        disk: Disk | None,
+        found: Found,
+        memory: sqlite3.Connection,
+        timeline: Timeline,
+        limits: Limits,
+        carried: Callable[[], Carried],
+        deliver: Callable[[Report], None],
     ) -> None:
-        self._main, self._memory = main, memory
-        self._timeline = timeline
-        self._noted = float("-inf")
-        self._deliver = deliver
-        self._rows = Rows(main.database)
-        self.spool = Spool(self._rows, Rows(memory.database))
+        self._disk, self._spool = disk, found.spool
+        self._main = None if found.database is None else Records(found.database, timeline, limits)
+        self._memory = Records(memory, timeline, limits)
+        self._timeline, self._limits = timeline, limits
+        self._carried, self._deliver = carried, deliver
         self._queue: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._closing = False
-        self._data_version = self._read_data_version()
+        self._noted = float("-inf")
+        self._data_version = 0 if self._main is None else self._main.data_version()
+        self._again_at = 0.0
+        self._reason = ""
+        """Why the disk is not written, as the reason of losses; empty while it is."""
         self._log = structlog.get_logger("store")
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._last_room = Room()
+        self._error = found.error
 
     def start(self) -> None:
         """Begins to work, with what an earlier run left."""
@@ -55,17 +88,25 @@ class Keeper:
     # -- thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._closing:
+        report = Report()
+        if self._error is not None:
+            self._leave_disk(self._error, report)
+        self._refill(report)
+        while True:
+            if report != Report(room=self._last_room):
+                self._last_room = report.room
+                self._deliver(report)
+            if self._closing:
+                break
             units = self._next()
             report = Report()
+            if self._reason and time.monotonic() >= self._again_at:
+                self._try_disk(report)
             self._store(units, report)
-            self.spool.refill(report)
+            self._refill(report)
             report.handled = sum(len(message.data) for unit in units for message in unit.puts)
-            if report != Report():
-                self._deliver(report)
-        self._note_time(0.0)
-        self._main.database.close()
-        self._memory.database.close()
+            report.room = self._room()
+        self._close()
 
     def _next(self) -> list[Unit]:
         """All units that wait; none after a while without any."""
@@ -81,14 +122,32 @@ class Keeper:
         except queue.Empty:
             return units
 
+    def _close(self) -> None:
+        if self._target is not self._memory:
+            try:
+                self._note_time(0.0)
+            except sqlite3.Error as error:
+                self._log.warning("the time of the end is not kept", reason=str(error))
+        if self._main is not None:
+            self._main.database.close()
+        self._memory.database.close()
+
+    @property
+    def _target(self) -> Records:
+        """What is written now."""
+        return self._memory if self._main is None or self._reason else self._main
+
+    # -- writing --------------------------------------------------------------------------------
+
     def _store(self, units: Sequence[Unit], report: Report) -> None:
         try:
             self._commit(units, report)
-        except sqlite3.DatabaseError:
-            raise
-        except Exception:  # noqa: BLE001  # a fault of ours: found and named below, and the rest is stored
-            for unit in units:
-                self._store_apart([unit] if unit.together else unit.divided(), report)
+        except Exception as error:  # noqa: BLE001  # the disk's fault is dealt with, one of ours found and named
+            if self._survives(error, report):
+                self._store(units, report)
+            else:
+                for unit in units:
+                    self._store_apart([unit] if unit.together else unit.divided(), report)
 
     def _store_apart(self, units: Sequence[Unit], report: Report) -> None:
         for unit in units:
@@ -101,57 +160,135 @@ class Keeper:
                 report.answers += [partial(question.fail, error) for question in questions]
 
     def _commit(self, units: Sequence[Unit], report: Report) -> None:
-        database, memory = self._main.database, self._memory.database
-        database.execute("BEGIN IMMEDIATE")
-        if memory is not database:
-            memory.execute("BEGIN")
-        try:
-            self._adopt(report)
-            change = self.spool.write(units)
-            self._count(units)
+        target, answers = self._target, []
+        with self._memory.transaction(), target.transaction():  # the disk commits first: it may fail
+            if target is not self._memory:
+                self._adopt(report)
+            change = self._spool.write(units)
+            counters = {
+                message.counter or message.source: message.sequence for unit in units for message in unit.puts
+            }
+            target.count(counters)
+            for unit in units:
+                target.lose(unit.losses)
+                target.bury(unit.graves)
+                answers += [answer for one in unit.operations if (answer := one(target)) is not None]
             if units:
                 self._note_time(MOMENT_S)
-            answers = []
-            for unit in units:
-                if unit.graves:
-                    self._rows.bury(unit.graves)
-                if unit.losses:
-                    self._main.lose(unit.losses)
-                answers += [answer for one in unit.operations if (answer := one(self._main)) is not None]
-            database.execute("COMMIT")
-        except BaseException:
-            for one in {database, memory}:
-                if one.in_transaction:
-                    one.execute("ROLLBACK")
-            raise
-        if memory is not database:
-            memory.execute("COMMIT")
-        self.spool.committed(change, report)
+        self._spool.committed(change, report)
         report.answers += answers
-
-    def _count(self, units: Sequence[Unit]) -> None:
-        counters = {
-            message.counter or message.source: message.sequence for unit in units for message in unit.puts
-        }
-        if counters:
-            self._main.count(counters)
 
     def _note_time(self, most: float) -> None:
         """Keeps this instant, unless one of the last `most` seconds is kept: a restart goes on from it."""
         moment = self._timeline.moment()
         if moment.at - self._noted >= most:
             self._noted = moment.at
-            self._main.note("moment", msgspec.json.encode(moment))
+            self._target.note("moment", msgspec.json.encode(moment))
 
     def _adopt(self, report: Report) -> None:
         """Takes over what another process changed."""
-        version = self._read_data_version()
+        assert self._main is not None
+        version = self._main.data_version()
         if version != self._data_version:
             self._data_version = version
-            messages, size = self.spool.adopt()
+            messages, size = self._spool.adopt()
             report.messages += messages
             report.bytes += size
 
-    def _read_data_version(self) -> int:
-        (version,) = self._main.database.execute("PRAGMA data_version").fetchone()
-        return int(version)
+    def _refill(self, report: Report) -> None:
+        try:
+            self._spool.refill(report)
+        except sqlite3.Error as error:
+            if not self._survives(error, report):
+                self._log.exception("could not be read")
+
+    # -- trouble --------------------------------------------------------------------------------
+
+    def _survives(self, error: Exception, report: Report) -> bool:
+        """Deals with what the disk did; false if it is not to blame."""
+        if self._disk is None or not (ailment(error) or is_corrupt(error)):
+            return False
+        if self._reason:
+            return self._stop_reading(error)
+        if is_corrupt(error):
+            self._replace_file(error, report)
+        else:
+            self._leave_disk(error, report)
+        return True
+
+    def _stop_reading(self, error: Exception) -> bool:
+        """Lets alone a disk that cannot be read either; false if that is so already."""
+        if self._memory.older is None:
+            return False
+        self._memory.older = None
+        self._spool.stop_reading()
+        self._log.error("what is on disk cannot be read now", reason=str(error))
+        return True
+
+    def _leave_disk(self, error: Exception, report: Report) -> None:
+        """Goes on in memory."""
+        assert self._disk is not None
+        self._reason = ailment(error) or "disk-error"
+        self._again_at = time.monotonic() + AGAIN_S
+        self._memory.carry(self._carried())
+        self._memory.older = self._main
+        self._spool.leave_disk()
+        report.trouble = self._disk.describe(error)
+        self._log.error("the store goes on in memory", reason=str(error))
+
+    def _try_disk(self, report: Report) -> None:
+        """Goes back to the disk if it works again."""
+        assert self._disk is not None
+        self._again_at = time.monotonic() + AGAIN_S
+        try:
+            self._move_to(self._disk.open(), report, anew=False)
+        except (sqlite3.Error, ForeignFile, OSError) as error:
+            if is_corrupt(error):
+                self._replace_file(error, report)
+            self._log.debug("the disk still fails", reason=str(error))
+        else:
+            self._log.info("the store is on disk again")
+
+    def _replace_file(self, error: Exception, report: Report) -> None:
+        """Moves a damaged database aside and begins a new one with what memory has, or goes on in memory."""
+        assert self._disk is not None
+        try:
+            if self._main is not None:
+                self._main.database.close()
+                self._main = None
+            self._disk.move_aside(error)
+            self._move_to(self._disk.open(), report, anew=True)
+        except (sqlite3.Error, OSError) as worse:
+            self._leave_disk(worse, report)
+        else:
+            report.anew = True
+
+    def _move_to(self, database: sqlite3.Connection, report: Report, *, anew: bool) -> None:
+        """Writes all that memory has to a database, and goes on with that one."""
+        main, rows = Records(database, self._timeline, self._limits), Rows(database)
+        try:
+            with main.transaction():
+                main.carry(self._carried())
+                main.take_from(self._memory)
+                self._spool.move_to(rows, fresh=anew)
+        except sqlite3.Error:
+            database.close()
+            raise
+        with self._memory.transaction():
+            messages, size = self._spool.moved_to(rows)
+            self._memory.clear()
+        if self._main is not None:
+            self._main.database.close()
+        self._main, self._reason = main, ""
+        self._memory.older = None
+        self._data_version = main.data_version()
+        report.messages += messages
+        report.bytes += size
+        report.trouble = ""
+
+    def _room(self) -> Room:
+        used = self._spool.memory_bytes
+        if self._disk is None or used <= MEMORY_BYTES:
+            return Room(self._reason)
+        refused = Lane.EVENT if used > 2 * MEMORY_BYTES else Lane.TELEMETRY
+        return Room(self._reason, refused if self._reason else None, passing_refused=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -10,7 +10,9 @@ from agent import clock
 from agent.clock import Timeline
 from agent.store.base import Lane, Loss, OutboxStats, Outgoing
 from agent.store.handover import Handover
-from agent.store.unit import Gone, Grave, Report, size_of
+from agent.store.message import Grave, size_of
+from agent.store.opening import Found
+from agent.store.unit import Report, Room
 from protocols.amqp.flavours import Address
 
 SLOW_BYTES = 16 * 1024 * 1024
@@ -39,21 +41,20 @@ class SqliteOutbox:
         self._messages = 0
         self._bytes = 0
         self._on_the_way = 0
+        self._room = Room()
         self._losses: dict[int, Loss] = {}
         self._open: dict[tuple[str, str], int] = {}
         self._next_loss = 1
         self._emptied = asyncio.Event()
         self._emptied.set()
 
-    def adopt(
-        self, channels: Iterable[Address], messages: int, size: int, losses: Mapping[int, Loss]
-    ) -> None:
+    def adopt(self, found: Found) -> None:
         """Takes over what an earlier run left."""
-        for channel in channels:
+        for channel in found.spool.channels:
             self._line(channel)
-        self._grow(messages, size)
-        self._losses = dict(losses)
-        self._next_loss = max(losses, default=0) + 1
+        self._grow(found.spool.messages, found.spool.bytes)
+        self._losses = found.losses
+        self._next_loss = max(found.losses, default=0) + 1
 
     @property
     def on_channel(self) -> Callable[[Address], None]:
@@ -73,13 +74,12 @@ class SqliteOutbox:
         message.at = self._timeline.now()
         if message.channel not in self._lines:
             self._line(message.channel)
-        if self._on_the_way > SLOW_BYTES and message.lane is Lane.TELEMETRY:
-            self._count_lost(message, "slow-disk")
+        if refusal := self._refusal(message):
+            self._count_lost(message, refusal)
             return
         self._on_the_way += len(message.data)
         self._grow(1, size_of(message))
-        unit = self._handover.unit
-        unit.puts.append(message)
+        self._handover.unit.puts.append(message)
         self._handover.changed()
 
     def take(self, channel: Address) -> Outgoing | None:
@@ -104,10 +104,9 @@ class SqliteOutbox:
         """Forgets a message."""
         if self._lines[message.channel].held.pop(message.id, None) is None:
             return
-        size = size_of(message)
-        self._handover.unit.gone.append(Gone(message.id, size, message.durable))
+        self._handover.unit.gone.append(message.id)
         self._handover.changed()
-        self._grow(-1, -size)
+        self._grow(-1, -size_of(message))
 
     def retry(self, messages: Sequence[Outgoing]) -> None:
         """Puts messages back to the front of their channels, in the order given."""
@@ -145,6 +144,7 @@ class SqliteOutbox:
     def report(self, report: Report) -> None:
         """Takes what the thread stored or read."""
         self._on_the_way -= report.handled
+        self._room = report.room
         self._grow(report.messages, report.bytes)
         for message in report.pushed:
             line = self._line(message.channel)
@@ -171,6 +171,16 @@ class SqliteOutbox:
             self._handover.unit.losses[number] = None
             self._handover.changed()
 
+    def lose_unknown(self, reason: str) -> None:
+        """Counts a loss of which nobody can say what it was."""
+        now_ns = clock.now_ns()
+        self._note_loss(self._next_loss, Loss("store", reason, 0, 0, 0, now_ns, now_ns))
+        self._next_loss += 1
+
+    def counted(self) -> dict[int, Loss]:
+        """All losses by number, as they are now; may be called in any thread."""
+        return self._losses.copy()
+
     def _lose(self, message: Outgoing, reason: str) -> None:
         self.done(message)
         self._count_lost(message, reason)
@@ -184,7 +194,7 @@ class SqliteOutbox:
         else:
             loss = self._losses[number]
         # A new one each time: the thread may hold the old.
-        self._losses[number] = self._handover.unit.losses[number] = msgspec.structs.replace(
+        grown = msgspec.structs.replace(
             loss,
             count=loss.count + 1,
             first=min(loss.first, message.sequence),
@@ -192,6 +202,10 @@ class SqliteOutbox:
             first_time_ns=min(loss.first_time_ns, message.time_ns),
             last_time_ns=max(loss.last_time_ns, message.time_ns),
         )
+        self._note_loss(number, grown)
+
+    def _note_loss(self, number: int, loss: Loss) -> None:
+        self._losses[number] = self._handover.unit.losses[number] = loss
         self._handover.changed()
 
     # -- bounds ---------------------------------------------------------------------------------
@@ -222,6 +236,17 @@ class SqliteOutbox:
             return "expired"
         if message.lane is not Lane.RESULT and message.at < now - self._max_age:
             return "too-old"
+        return ""
+
+    def _refusal(self, message: Outgoing) -> str:
+        """Why there is no room for a message now; empty if there is."""
+        room = self._room
+        if room.refused is not None and message.lane <= room.refused:
+            return room.reason
+        if room.passing_refused and not message.durable:
+            return "outbox-full"
+        if self._on_the_way > SLOW_BYTES and message.lane is Lane.TELEMETRY:
+            return "slow-disk"
         return ""
 
     def _grow(self, messages: int, size: int) -> None:

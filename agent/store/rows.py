@@ -1,23 +1,19 @@
-"""The rows of the outbox and the dead letters in one database."""
+"""The rows of the outbox in one database."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Iterable, Mapping
+from typing import Literal, cast
 
-from agent.store.base import Lane, Outgoing
+import msgspec
+
+from agent.store.base import Outgoing
+from agent.store.message import COLUMNS, MESSAGE_OVERHEAD, PLACES, from_row, size_of, to_row
 from agent.store.schema import NUMBER_BITS
-from agent.store.unit import Gone, Grave, size_of
 from protocols.amqp.flavours import Address
 
-_MESSAGE = "lane, at, expires, address, source, counter, sequence, time_ns, event_id, durable, data"
-_INSERT = f"INSERT INTO outbox (id, {_MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_BURY = (
-    f"INSERT INTO dead_letters (buried_ns, reason, channel, {_MESSAGE})"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_NEXT = f"SELECT id, {_MESSAGE} FROM outbox WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
-GRAVES = 10_000
-"""Dead letters kept; of more the oldest go."""
+_INSERT = f"INSERT INTO outbox (id, {COLUMNS}) VALUES (?, {PLACES})"
+_NEXT = f"SELECT id, {COLUMNS} FROM outbox WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
+_BYTES = f"coalesce(sum(length(data) + {MESSAGE_OVERHEAD}), 0)"
 
 
 def first_id(channel: int) -> int:
@@ -31,18 +27,20 @@ class Rows:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def channels(self) -> dict[Address, int]:
-        """All channels by address."""
-        rows = self._database.execute("SELECT id, name, kind FROM channels")
-        return {Address(name, cast(Literal["topic"], kind)): number for number, name, kind in rows}
+    def channels(self) -> list[tuple[int, Address]]:
+        """All channels: number and address."""
+        rows = self._database.execute("SELECT id, name, kind FROM channels ORDER BY id")
+        return [(number, Address(name, cast(Literal["topic"], kind))) for number, name, kind in rows]
 
     def add_channel(self, address: Address, number: int) -> None:
         """Gives a channel its number."""
-        self._database.execute("INSERT OR IGNORE INTO channels VALUES (?, ?, ?)", (number, *_pair(address)))
+        self._database.execute("INSERT INTO channels VALUES (?, ?, ?)", (number, address.name, address.kind))
 
     def totals(self) -> tuple[int, int, int]:
         """Messages, bytes and the last number given."""
-        messages, size, number = self._database.execute("SELECT * FROM totals").fetchone()
+        messages, size, number = self._database.execute(
+            "SELECT messages, bytes, number FROM totals"
+        ).fetchone()
         return messages, size, number
 
     def set_totals(self, messages: int, size: int, number: int) -> None:
@@ -53,11 +51,33 @@ class Rows:
 
     def insert(self, messages: Iterable[Outgoing]) -> None:
         """Adds messages that have their ids."""
-        self._database.executemany(_INSERT, [(one.id, *_columns(one)) for one in messages])
+        self._database.executemany(_INSERT, [(one.id, *to_row(one)) for one in messages])
 
-    def delete(self, gone: Iterable[Gone]) -> None:
+    def delete(self, messages: Iterable[Outgoing]) -> None:
         """Forgets messages."""
-        self._database.executemany("DELETE FROM outbox WHERE id = ?", [(one.id,) for one in gone])
+        self._database.executemany("DELETE FROM outbox WHERE id = ?", [(one.id,) for one in messages])
+
+    def delete_up_to(self, channel: int, last: int, but: Iterable[int]) -> tuple[int, int]:
+        """Forgets all of a channel up to an id but some: how many messages and bytes that were."""
+        which = "FROM outbox WHERE id > ? AND id <= ? AND id NOT IN (SELECT value FROM json_each(?))"
+        values = (first_id(channel), last, msgspec.json.encode(list(but)).decode())
+        found = self._database.execute(f"SELECT count(*), {_BYTES} {which}", values).fetchone()
+        self._database.execute(f"DELETE {which}", values)
+        return int(found[0]), int(found[1])
+
+    def durable(self, channels: Mapping[int, Address]) -> list[Outgoing]:
+        """All durable messages of channels."""
+        rows = self._database.execute(f"SELECT id, {COLUMNS} FROM outbox WHERE durable ORDER BY id")
+        return [from_row(row, channels[row[0] >> NUMBER_BITS]) for row in rows]
+
+    def delete_durable(self) -> int:
+        """Forgets all durable messages: how many those were."""
+        return self._database.execute("DELETE FROM outbox WHERE durable").rowcount
+
+    def bytes(self) -> int:
+        """What all messages count in the bounds."""
+        (size,) = self._database.execute(f"SELECT {_BYTES} FROM outbox").fetchone()
+        return int(size)
 
     def last(self, channel: int) -> int:
         """The highest id in a channel, or the one below all."""
@@ -71,58 +91,10 @@ class Rows:
         found = []
         cursor = self._database.execute(_NEXT, (last, first_id(channel + 1), most))
         for row in cursor:
-            message = _message(row, address)
+            message = from_row(row, address)
             found.append(message)
             room -= size_of(message)
             if room <= 0:
                 break
         cursor.close()
         return found
-
-    def bury(self, graves: Sequence[Grave]) -> None:
-        """Adds dead letters, and forgets the oldest over the bound."""
-        self._database.executemany(
-            _BURY,
-            [(one.buried_ns, one.reason, one.id >> NUMBER_BITS, *_columns(one.message)) for one in graves],
-        )
-        self._database.execute(
-            "DELETE FROM dead_letters WHERE id <= (SELECT max(id) FROM dead_letters) - ?", (GRAVES,)
-        )
-
-
-def _pair(address: Address) -> tuple[str, str]:
-    return address.name, address.kind
-
-
-def _columns(one: Outgoing) -> tuple[Any, ...]:
-    return (
-        int(one.lane),
-        one.at,
-        one.expires,
-        one.address.name if one.address.kind == "direct" else None,
-        one.source,
-        None if one.counter == one.source else one.counter,
-        one.sequence,
-        one.time_ns,
-        one.event_id,
-        one.durable,
-        one.data,
-    )
-
-
-def _message(row: Sequence[Any], channel: Address) -> Outgoing:
-    number, lane, at, expires, address, source, counter, sequence, time_ns, event_id, durable, data = row
-    return Outgoing(
-        channel if address is None else Address(address, "direct"),
-        Lane(lane),
-        source,
-        sequence,
-        time_ns,
-        data,
-        counter=source if counter is None else counter,
-        event_id=event_id,
-        expires=expires,
-        durable=bool(durable),
-        at=at,
-        id=number,
-    )

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 Synchronous = Literal["normal", "full"]
 
@@ -38,11 +39,15 @@ PRAGMA application_id = {APPLICATION_ID};
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE kept (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE channels (id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, UNIQUE (name, kind));
+-- An address may have several numbers: a run that could not read this table gave one of its own.
+CREATE TABLE channels (id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL);
 CREATE TABLE outbox (id INTEGER PRIMARY KEY, {_MESSAGE});
--- What the outbox holds and the last number given: one row, changed with it in one transaction.
-CREATE TABLE totals (messages INTEGER NOT NULL, bytes INTEGER NOT NULL, number INTEGER NOT NULL);
-INSERT INTO totals VALUES (0, 0, 0);
+-- One row, changed with what it counts: messages in the outbox and their bytes, the last number given,
+-- and the bytes of the journal's results.
+CREATE TABLE totals (
+    messages INTEGER NOT NULL, bytes INTEGER NOT NULL, number INTEGER NOT NULL, journal INTEGER NOT NULL
+);
+INSERT INTO totals VALUES (0, 0, 0, 0);
 CREATE TABLE dead_letters (
     id INTEGER PRIMARY KEY,
     buried_ns INTEGER NOT NULL,
@@ -100,21 +105,25 @@ class ForeignFile(Exception):
     """A database, but no store of ours."""
 
 
-def connect(path: Path | None, synchronous: Synchronous) -> sqlite3.Connection:
+def connect(path: Path | None, synchronous: Synchronous, *, immutable: bool = False) -> sqlite3.Connection:
     """Opens a database, or one in memory, and brings it to this version's schema.
+
+    An `immutable` one is only read, and without a lock or a log.
 
     Raises:
         sqlite3.Error: it cannot be read or written, or is no database.
         ForeignFile: it is somebody else's.
         OSError: a later version made it.
     """
+    target = ":memory:" if path is None else f"file:{quote(str(path.absolute()))}?immutable={immutable:d}"
     connection = sqlite3.connect(
-        ":memory:" if path is None else path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        target, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
     )
     try:
         if path is not None:
             _check_owner(connection, path)
-            connection.execute("PRAGMA journal_mode = WAL")
+            if not immutable:
+                connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         migrate(connection, MIGRATIONS)

@@ -1,22 +1,27 @@
-"""The outbox as its thread sees it: which rows there are, and which of them the loop has."""
+"""The outbox as its thread sees it: where each row is, and which of them the loop has."""
 
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agent.store.base import Outgoing
+from agent.store.message import size_of
 from agent.store.rows import Rows, first_id
 from agent.store.schema import NUMBER_BITS
-from agent.store.unit import Gone, Report, Unit, size_of
+from agent.store.unit import Report, Unit
 from protocols.amqp.flavours import Address
 
 WINDOW = 2048
 """Messages of one channel that the loop has at most; the others wait on disk."""
 WINDOW_BYTES = 2 * 1024 * 1024
+_NUMBER = (1 << NUMBER_BITS) - 1
+_BLIND = range(1 << 20, 1 << 22)
+"""Channel numbers of a run that cannot see which ones are on disk; it takes them by chance."""
 
 
 @dataclass(slots=True)
 class Line:
-    """One channel: what it has, and how much of that the loop has."""
+    """One channel: what it has, and what of that the loop has."""
 
     address: Address
     number: int
@@ -24,10 +29,12 @@ class Line:
     """The highest id in it."""
     pushed: int
     """The highest id that the loop was given."""
-    held: int = 0
+    held: dict[int, Outgoing] = field(default_factory=dict)
     held_bytes: int = 0
     kept: bool = False
     """Whether its number is on disk."""
+    unread_after: int | None = None
+    """Rows after this id that are on disk could not be read."""
 
     @property
     def behind(self) -> bool:
@@ -38,7 +45,7 @@ class Line:
         """Hands the next message to the loop."""
         report.pushed.append(message)
         self.pushed = message.id
-        self.held += 1
+        self.held[message.id] = message
         self.held_bytes += size_of(message)
 
 
@@ -49,107 +56,180 @@ class Change:
     number: int
     messages: int
     bytes: int
-    durable: list[Outgoing] = field(default_factory=list)
-    passing: list[Outgoing] = field(default_factory=list)
+    memory_bytes: int
     puts: list[tuple[Line, Outgoing]] = field(default_factory=list)
-    gone: list[Gone] = field(default_factory=list)
+    gone: list[tuple[Line, Outgoing]] = field(default_factory=list)
 
 
 class Spool:
-    """Keeps count of rows in the main database and, for what is not durable, in the memory."""
+    """Knows all rows: durable ones on disk, the others, and all while the disk is in trouble, in memory."""
 
-    def __init__(self, main: Rows, memory: Rows) -> None:
-        self._main, self._memory = main, memory
+    def __init__(self, disk: Rows | None, memory: Rows, *, blind: bool = False) -> None:
+        self._disk, self._memory = disk, memory
         self._lines: dict[Address, Line] = {}
         self._by_number: dict[int, Line] = {}
+        self._blind = blind
+        self._overlay_from: int | None = None
+        """While the disk is in trouble: the last number that was given before."""
+        self._readable = True
+        self.messages = self.bytes = self._number = 0
+        """What is on disk."""
+        self.memory_bytes = 0
         self.adopt()
 
     @property
     def channels(self) -> list[Address]:
         """All that have messages."""
-        return [address for address, line in self._lines.items() if line.last > first_id(line.number)]
+        return [line.address for line in self._by_number.values() if line.last > first_id(line.number)]
 
     def adopt(self) -> tuple[int, int]:
-        """Takes over what an earlier run or another process left; says how many messages and bytes."""
-        known, known_bytes = getattr(self, "messages", 0), getattr(self, "bytes", 0)
-        self.messages, self.bytes, self._number = self._main.totals()
-        for address, number in self._main.channels().items():
-            last = self._main.last(number)
-            line = self._lines.get(address) or self._add(address, number)
-            line.last, line.kept = max(line.last, last), True
-        return self.messages - known, self.bytes - known_bytes
+        """Takes over what an earlier run or another process left on disk: how many messages and bytes."""
+        if self._disk is None:
+            return 0, 0
+        before, before_bytes = self.messages, self.bytes
+        self.messages, self.bytes, number = self._disk.totals()
+        self._number = max(self._number, number)
+        for number, address in self._disk.channels():
+            line = self._by_number.get(number) or self._add(address, number)
+            line.last, line.kept = max(line.last, self._disk.last(number)), True
+        return self.messages - before, self.bytes - before_bytes
+
+    # -- a transaction --------------------------------------------------------------------------
 
     def write(self, units: Iterable[Unit]) -> Change:
         """Writes what units do to the outbox, inside a transaction."""
-        change = Change(self._number, self.messages, self.bytes)
+        change = Change(self._number, self.messages, self.bytes, self.memory_bytes)
         for unit in units:
-            self._put(unit.puts, change)
-            for gone in unit.gone:
-                change.gone.append(gone)
-        rows = [one for one in change.gone if one.durable]
-        if change.durable:
+            for message in unit.puts:
+                channel = message.channel
+                line = self._lines.get(channel) or self._add(channel, self._new_number())
+                change.number += 1
+                message.id = first_id(line.number) | change.number
+                change.puts.append((line, message))
+            for number in unit.gone:
+                line = self._by_number[number >> NUMBER_BITS]
+                if (held := line.held.get(number)) is not None:
+                    change.gone.append((line, held))
+        fresh, fresh_in_memory = self._apart(message for _, message in change.puts)
+        gone, gone_in_memory = self._apart(message for _, message in change.gone)
+        change.messages += len(fresh) - len(gone)
+        change.bytes += sum(map(size_of, fresh)) - sum(map(size_of, gone))
+        change.memory_bytes += sum(map(size_of, fresh_in_memory)) - sum(map(size_of, gone_in_memory))
+        if self._disk is not None and self._overlay_from is None:
             for line in {id(line): line for line, _ in change.puts if not line.kept}.values():
-                self._main.add_channel(line.address, line.number)
-            self._main.insert(change.durable)
-        if rows:
-            self._main.delete(rows)
-        if change.passing:
-            self._memory.insert(change.passing)
-        if len(rows) < len(change.gone):
-            self._memory.delete(one for one in change.gone if not one.durable)
-        if change.puts or rows:
-            change.messages -= len(rows)
-            change.bytes -= sum(one.size for one in rows)
-            self._main.set_totals(change.messages, change.bytes, change.number)
+                self._disk.add_channel(line.address, line.number)
+            if fresh or gone:
+                self._disk.insert(fresh)
+                self._disk.delete(gone)
+                self._disk.set_totals(change.messages, change.bytes, change.number)
+        self._memory.insert(fresh_in_memory)
+        self._memory.delete(gone_in_memory)
         return change
 
-    def _put(self, puts: Sequence[Outgoing], change: Change) -> None:
-        for message in puts:
-            channel = message.channel
-            line = self._lines.get(channel) or self._add(channel, len(self._lines) + 1)
-            change.number += 1
-            message.id = first_id(line.number) | change.number
-            change.puts.append((line, message))
-            if message.durable:
-                change.durable.append(message)
-                change.messages += 1
-                change.bytes += size_of(message)
-            else:
-                change.passing.append(message)
+    def _apart(self, messages: Iterable[Outgoing]) -> tuple[list[Outgoing], list[Outgoing]]:
+        """What is on disk, and what is in memory."""
+        on_disk: list[Outgoing] = []
+        in_memory: list[Outgoing] = []
+        for message in messages:
+            (in_memory if self._in_memory(message) else on_disk).append(message)
+        return on_disk, in_memory
+
+    def _in_memory(self, message: Outgoing) -> bool:
+        if self._disk is None or not message.durable:
+            return True
+        return self._overlay_from is not None and message.id & _NUMBER > self._overlay_from
 
     def committed(self, change: Change, report: Report) -> None:
         """Takes over what is now true, and hands on what is new."""
         self._number, self.messages, self.bytes = change.number, change.messages, change.bytes
+        self.memory_bytes = change.memory_bytes
         for line, message in change.puts:
-            if not line.behind and line.held < WINDOW and line.held_bytes < WINDOW_BYTES:
+            if not line.behind and len(line.held) < WINDOW and line.held_bytes < WINDOW_BYTES:
                 line.push(message, report)
             line.last = message.id
-            line.kept = line.kept or message.durable
-        for gone in change.gone:
-            line = self._by_number[gone.id >> NUMBER_BITS]
-            line.held -= 1
-            line.held_bytes -= gone.size
+            line.kept = line.kept or self._overlay_from is None
+        for line, message in change.gone:
+            if line.held.pop(message.id, None) is not None:
+                line.held_bytes -= size_of(message)
+
+    # -- reading --------------------------------------------------------------------------------
 
     def refill(self, report: Report) -> None:
-        """Hands on what waits on disk for channels whose window is half empty."""
-        for line in self._lines.values():
-            if line.behind and line.held <= WINDOW // 2 and line.held_bytes <= WINDOW_BYTES // 2:
+        """Hands on what waits in the databases for channels whose window is half empty."""
+        for line in self._by_number.values():
+            if line.behind and len(line.held) <= WINDOW // 2 and line.held_bytes <= WINDOW_BYTES // 2:
                 self._read(line, report)
 
     def _read(self, line: Line, report: Report) -> None:
-        room, most = WINDOW_BYTES - line.held_bytes, WINDOW - line.held
+        most = WINDOW - len(line.held)
+        room = WINDOW_BYTES - line.held_bytes
         found = [
             message
-            for rows in (self._main, self._memory)
+            for rows in (self._disk if self._readable else None, self._memory)
+            if rows is not None
             for message in rows.after(line.number, line.address, line.pushed, most, room)
         ]
         found.sort(key=lambda message: message.id)
         for message in found[:most]:
-            line.push(message, report)
             if line.held_bytes >= WINDOW_BYTES:
                 return
-        if len(found) < most:
+            if message.id not in line.held:
+                line.push(message, report)
+        if len(found) < most and line.held_bytes < WINDOW_BYTES:
             line.pushed = line.last
+
+    # -- trouble --------------------------------------------------------------------------------
+
+    def leave_disk(self) -> None:
+        """The disk takes nothing any more: what comes now is kept in memory, what is on disk is only read."""
+        if self._overlay_from is None:
+            self._overlay_from = self._number
+
+    def stop_reading(self) -> None:
+        """The disk cannot be read either: what is on it waits until it works again."""
+        self._readable = False
+        for line in self._by_number.values():
+            if line.behind:
+                line.unread_after = line.pushed
+
+    def move_to(self, disk: Rows, *, fresh: bool) -> None:
+        """Writes to a disk that works what it lacks, and forgets there what is gone, in a transaction.
+
+        Args:
+            disk: The same as before, or one that was begun anew.
+            fresh: It was begun anew: what it lacks is also what the loop has.
+        """
+        messages, size, number = disk.totals()
+        moved = self._memory.durable({number: line.address for number, line in self._by_number.items()})
+        if fresh:
+            moved += [one for one in self._held() if one.durable and not self._in_memory(one)]
+        for line in self._by_number.values():
+            if fresh or not line.kept:
+                disk.add_channel(line.address, line.number)
+            last = line.pushed if line.unread_after is None else line.unread_after
+            freed, freed_bytes = disk.delete_up_to(line.number, last, line.held)
+            messages, size = messages - freed, size - freed_bytes
+        disk.insert(moved)
+        disk.set_totals(messages + len(moved), size + sum(map(size_of, moved)), max(number, self._number))
+
+    def moved_to(self, disk: Rows) -> tuple[int, int]:
+        """Goes on with the disk that everything was moved to: how many messages and bytes that adds."""
+        messages, size, in_memory = self.messages, self.bytes, self.memory_bytes
+        overlay = self._memory.delete_durable()
+        self.memory_bytes = self._memory.bytes()
+        self._disk, self._overlay_from, self._blind, self._readable = disk, None, False, True
+        for line in self._by_number.values():
+            if line.unread_after is not None:
+                line.pushed, line.unread_after = line.unread_after, None
+        self.adopt()
+        return self.messages - messages - overlay, self.bytes - size - (in_memory - self.memory_bytes)
+
+    def _held(self) -> Iterator[Outgoing]:
+        for line in self._by_number.values():
+            yield from line.held.values()
+
+    def _new_number(self) -> int:
+        return random.choice(_BLIND) if self._blind else len(self._by_number) + 1
 
     def _add(self, address: Address, number: int) -> Line:
         line = Line(address, number, first_id(number), first_id(number))

@@ -1,27 +1,25 @@
 """The store: one SQLite database, owned by a thread, that survives a killed agent."""
 
-import fcntl
-import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
-
-import msgspec
 
 from agent import clock
-from agent.clock import Moment, Timeline
+from agent.clock import Timeline
 from agent.store.base import AuditEntry, Journal, Outbox
+from agent.store.disk import Disk
 from agent.store.handover import Handover
 from agent.store.journal import SqliteJournal
 from agent.store.keeper import Keeper
+from agent.store.opening import find
 from agent.store.outbox import SqliteOutbox
-from agent.store.records import Records
+from agent.store.records import Carried, Limits
+from agent.store.rows import Rows
 from agent.store.schema import Synchronous, connect
-from agent.store.unit import Report, Unit
+from agent.store.unit import Report
 
 MEMORY_BYTES = 64 * 1024 * 1024
-"""What is kept of messages where there is no directory."""
+"""What is kept at most of messages, and of the journal, where there is no directory."""
 JOURNAL_BYTES = 256 * 1024 * 1024
 
 
@@ -39,7 +37,8 @@ class SqliteStore:
         audit_age: Seconds that the audit is kept.
 
     Raises:
-        OSError: the directory cannot be made or written, another agent uses it, or a later version made it.
+        OSError: the directory cannot be made or used, another agent uses it, or a later version made it. A
+            disk that is full, read-only or broken is no error: see `trouble`.
     """
 
     def __init__(
@@ -51,26 +50,33 @@ class SqliteStore:
         synchronous: Synchronous = "normal",
         audit_age: float = 30 * 24 * 3600.0,
     ) -> None:
-        self._lock = None if directory is None else _lock(directory)
+        self._disk = None if directory is None else Disk(directory, synchronous)
         memory = connect(None, synchronous)
-        main = memory if directory is None else connect(directory / "store.db", synchronous)
-        self.timeline = Timeline(_last_moment(main))
-        journal_bytes = MEMORY_BYTES if directory is None else JOURNAL_BYTES
-        records = Records(main, self.timeline, journal_bytes, audit_age)
-        self.epoch, since_ns = _begin(main, directory)
-        self._handover = Handover(self._give, self._report)
-        self._counters: dict[str, int] = dict(main.execute("SELECT name, value FROM counters"))
-        self._values: dict[str, bytes] = dict(main.execute("SELECT name, value FROM kept"))
-        most = max_bytes if directory is not None else min(max_bytes, MEMORY_BYTES)
+        try:
+            found = find(self._disk, Rows(memory))
+        except BaseException:
+            memory.close()
+            self._leave_directory()
+            raise
+        self.epoch = found.epoch
+        self.timeline = Timeline(found.moment)
+        self._counters, self._values = found.counters, found.values
+        on_disk = self._disk is not None
+        limits = Limits(JOURNAL_BYTES if on_disk else MEMORY_BYTES, audit_age)
+        self._keeper = Keeper(self._disk, found, memory, self.timeline, limits, self._carried, self._deliver)
+        self._handover = Handover(self._keeper.give, self._take)
+        most = max_bytes if on_disk else min(max_bytes, MEMORY_BYTES)
         self._outbox = SqliteOutbox(self._handover, self.timeline, most, max_age)
+        self._outbox.adopt(found)
+        self._journal = SqliteJournal(self._handover, found.since_ns, found.unfinished)
         self.outbox: Outbox = self._outbox
-        self.journal: Journal = SqliteJournal(self._handover, since_ns, records.unfinished())
+        self.journal: Journal = self._journal
         self.trouble = ""
         self.on_trouble: Callable[[], None] = lambda: None
-        in_memory = records if main is memory else Records(memory, self.timeline, 0, audit_age)
-        self._keeper = Keeper(records, in_memory, self.timeline, self._handover.deliver)
-        spool = self._keeper.spool
-        self._outbox.adopt(spool.channels, spool.messages, spool.bytes, records.losses())
+        if self._disk is not None and found.error is not None:
+            self.trouble = self._disk.describe(found.error)
+        if found.anew:
+            self._outbox.lose_unknown("store-corrupt")
         self._keeper.start()
 
     def next_sequence(self, counter: str) -> int:
@@ -107,54 +113,23 @@ class SqliteStore:
         self._handover.hand_over()
         self._keeper.close()
         self._handover.take_reports()
-        if self._lock is not None:
-            self._lock.close()
+        self._leave_directory()
 
-    def _give(self, unit: Unit) -> None:
-        self._keeper.give(unit)
+    def _leave_directory(self) -> None:
+        if self._disk is not None:
+            self._disk.close()
 
-    def _report(self, report: Report) -> None:
+    def _deliver(self, report: Report) -> None:
+        self._handover.deliver(report)
+
+    def _carried(self) -> Carried:
+        return Carried(self.epoch, self._counters.copy(), self._values.copy(), self._outbox.counted())
+
+    def _take(self, report: Report) -> None:
         self._outbox.report(report)
-
-
-def _lock(directory: Path) -> IO[bytes]:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = (directory / "lock").open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise OSError(error.errno, "another agent uses this store directory", str(directory)) from None
-    return file
-
-
-def _last_moment(database: sqlite3.Connection) -> Moment | None:
-    row = database.execute("SELECT value FROM facts WHERE name = 'moment'").fetchone()
-    return None if row is None else msgspec.json.decode(row[0], type=Moment)
-
-
-def _begin(database: sqlite3.Connection, directory: Path | None) -> tuple[int, int]:
-    """Begins a run: its epoch, and when the database was begun (UTC, nanoseconds)."""
-    facts = dict(database.execute("SELECT name, value FROM facts"))
-    last = facts.get("epoch", 0) or _epoch_of_0_1(directory)
-    epoch = last + 1 if last else int(clock.now_ns() // 1_000_000_000)
-    since_ns = facts.get("since_ns", clock.now_ns())
-    (synchronous,) = database.execute("PRAGMA synchronous").fetchone()
-    database.execute("PRAGMA synchronous = full")  # an epoch given twice would be a lie
-    with database:
-        database.execute("BEGIN IMMEDIATE")
-        database.executemany(
-            "INSERT OR REPLACE INTO facts VALUES (?, ?)", [("epoch", epoch), ("since_ns", since_ns)]
-        )
-    database.execute(f"PRAGMA synchronous = {synchronous}")
-    return epoch, since_ns
-
-
-def _epoch_of_0_1(directory: Path | None) -> int:
-    """What version 0.1 left, which kept nothing but its epoch; 0 if it left nothing that can be read."""
-    if directory is None:
-        return 0
-    try:
-        return int((directory / "epoch").read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
+        if report.anew:
+            self._journal.since_ns = clock.now_ns()
+            self._outbox.lose_unknown("store-corrupt")
+        if report.trouble is not None and report.trouble != self.trouble:
+            self.trouble = report.trouble
+            self.on_trouble()

@@ -7,10 +7,8 @@ from functools import partial
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from agent.store.base import Lane, Loss, Outgoing
+from agent.store.message import Grave
 from agent.store.records import Records
-
-MESSAGE_OVERHEAD = 512
-"""Bytes a waiting message costs beside its data; it counts in the bounds."""
 
 Answer: TypeAlias = Callable[[], None]
 """Called on the loop once what was asked is committed."""
@@ -41,30 +39,14 @@ class Question(Generic[T]):
             self.answer.set_result(found)
 
 
-class Gone(NamedTuple):
-    """A message that need not be kept any more."""
-
-    id: int
-    size: int
-    durable: bool
-
-
-class Grave(NamedTuple):
-    """A message on its way to the dead letters."""
-
-    message: Outgoing
-    id: int
-    reason: str
-    buried_ns: int
-
-
 @dataclass(slots=True)
 class Unit:
     """What was given in one turn of the loop, in order; it is stored whole."""
 
     puts: list[Outgoing] = field(default_factory=list)
     graves: list[Grave] = field(default_factory=list)
-    gone: list[Gone] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
+    """Ids of messages that need not be kept any more."""
     losses: dict[int, Loss | None] = field(default_factory=dict)
     """By number, as they are now; None: forgotten."""
     operations: list[Operation] = field(default_factory=list)
@@ -79,6 +61,17 @@ class Unit:
         return units + [Unit(operations=[operation]) for operation in self.operations]
 
 
+class Room(NamedTuple):
+    """What the memory still takes of messages that are not on disk."""
+
+    reason: str = ""
+    """Why they are not on disk."""
+    refused: Lane | None = None
+    """Messages of this lane and below find no room."""
+    passing_refused: bool = False
+    """Messages that are not durable find no room."""
+
+
 @dataclass(slots=True)
 class Report:
     """What came of some units."""
@@ -91,18 +84,10 @@ class Report:
     handled: int = 0
     """Bytes of messages that wait for the thread no more."""
     messages: int = 0
-    """How many messages another process added."""
+    """How many messages another process added, or went with a damaged file."""
     bytes: int = 0
-    refuse: Lane | None = None
-    """Messages of this lane and below find no room; of them no more are wanted."""
-    refuse_passing: bool = False
-    """Messages that are not durable find no room."""
+    room: Room = field(default_factory=Room)
     trouble: str | None = None
     """Why nothing reaches the disk, if that changed."""
-    losses: list[Loss] = field(default_factory=list)
-    """What the thread itself had to give up; already counted on disk."""
-
-
-def size_of(message: Outgoing) -> int:
-    """What a message counts in the bounds, in bytes."""
-    return len(message.data) + MESSAGE_OVERHEAD
+    anew: bool = False
+    """A damaged database was moved aside."""
