@@ -13,7 +13,7 @@ from agent.commands.ops import Ops
 from agent.commands.service import QUEUE_LIMIT, CommandService
 from agent.connection import client_options
 from agent.events import AVAILABILITY_ADDRESS, Events
-from agent.interim import InterimLeases
+from agent.lease.hooks import Hooks
 from agent.lease.keeper import Leases
 from agent.profile import Profile
 from agent.rivals import Rivals
@@ -69,12 +69,12 @@ class Agent:
             connected=lambda: self.client.connected,
             broker_loss=settings.safe_after_broker_loss,
         )
-        self.leases: Leases = InterimLeases(
+        self.leases = Leases(
             self.bench,
             self.store,
             self.events,
             self.safety,
-            getattr(profile, "hooks", None),
+            Hooks(settings.bench, self.bench, self.store, self.safety),
             changed=self.bench.changed.set,
             required=settings.require_lease,
             longest=settings.max_lease,

@@ -183,7 +183,7 @@ class Ops:
         return await self._leases.reserve(command.fields)
 
     async def _renew(self, command: Command) -> Any:
-        return self._leases.renew(command.fields)
+        return await self._leases.renew(command.fields)
 
     async def _release(self, command: Command) -> Any:
         return await self._leases.release(command.fields)
