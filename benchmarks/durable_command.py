@@ -23,7 +23,7 @@ from tests.tools.modbus_peer import ModbusServer
 ROUNDS = 1500
 WARM_UP = 150
 OPS = {"ping": b'{"op":"ping"}', "write": b'{"op":"write","device":"plc","values":{"setpoint":%d}}'}
-STORES = {"none": [], "normal": ["--store"], "full": ["--sync", "full", "--store"]}
+STORES = {"none": [], "normal": ["--store"], "full": ["--synchronous", "full", "--store"]}
 """Options of `hilgate run`, by what the store survives; a directory follows."""
 
 Times = dict[tuple[str, str], list[float]]

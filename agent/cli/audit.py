@@ -34,12 +34,12 @@ def moment(text: Any) -> int:
 
 
 def line(entry: "AuditEntry") -> dict[str, Any]:
-    """An entry for scripts: its times as text, and what it does not say left out."""
+    """An entry for scripts: its times as text, and what need not be there only where it is."""
     import msgspec
 
     from protocols.timestamps import rfc3339
 
-    fields = {name: value for name, value in msgspec.structs.asdict(entry).items() if value != ""}
+    fields: dict[str, Any] = msgspec.to_builtins(entry)
     times = {name: rfc3339(fields.pop(f"{name}_ns")) for name in ("time", "finished")}
     return times | fields
 
