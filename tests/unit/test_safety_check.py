@@ -1,6 +1,7 @@
 """What may be written: interlocks and rates, judged from fresh readings."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +121,25 @@ async def test_after_a_drive_a_value_climbs_no_faster_than_its_rate(store: Sqlit
         await rig.safety.check(rig["pump"], {"speed": 100})
         with pytest.raises(Refused, match="from -100 to 100"):
             await rig.safety.check(rig["pump"], {"speed": 3000})
+
+
+async def test_a_value_that_a_drive_ended_was_in_force_until_then(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("agent.safety.keeper.time", SimpleNamespace(monotonic=lambda: now[0]))
+    rig = guarded(store)
+    async with rig.running():
+        await rig.safety.check(rig["pump"], {"speed": 100})
+        await rig["pump"].write({"speed": 100})
+        rig.safety.wrote(rig["pump"], {"speed": 100})
+        now[0] = 5.0
+        await rig.safety.drive("command")
+        now[0] = 5.9
+        with pytest.raises(Refused, match="it takes from 0 to 100"):
+            await rig.safety.check(rig["pump"], {"speed": -50})
+        now[0] = 6.1
+        await rig.safety.check(rig["pump"], {"speed": -50})
 
 
 async def test_what_moved_by_itself_may_be_written_as_it_is_and_nothing_else(store: SqliteStore) -> None:

@@ -163,6 +163,15 @@ async def test_a_point_that_cannot_be_read_back_though_it_should_is_not_safe(sto
     assert reason(body, "pump", "speed") == "written, but not read back: pump does not answer"
 
 
+async def test_one_point_of_several_that_cannot_be_read_back_is_not_safe(store: SqliteStore) -> None:
+    rig = Rig(store, {"pump": PUMP})
+    async with rig.running():
+        rig.drivers["pump"].unreadable = {"speed"}
+        body = await rig.safety.drive("command")
+    assert points(body, "pump") == {"speed": (True, False), "relief": (True, True)}
+    assert reason(body, "pump", "speed") == "speed was written as 0 and reads back as timeout"
+
+
 @pytest.mark.usefixtures("_hurried")
 async def test_a_device_that_hangs_after_the_write_is_reached_but_not_verified(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
