@@ -165,10 +165,7 @@ class Keeper:
             if target is not self._memory:
                 self._adopt(report)
             change = self._spool.write(units)
-            counters = {
-                message.counter or message.source: message.sequence for unit in units for message in unit.puts
-            }
-            target.count(counters)
+            target.count(_counters(units))
             for unit in units:
                 target.lose(unit.losses)
                 target.bury(unit.graves)
@@ -292,3 +289,13 @@ class Keeper:
             return Room(self._reason)
         refused = Lane.EVENT if used > 2 * MEMORY_BYTES else Lane.TELEMETRY
         return Room(self._reason, refused if self._reason else None, passing_refused=True)
+
+
+def _counters(units: Sequence[Unit]) -> dict[str, int]:
+    """How far counters came; a repeated result bears an older number of its counter."""
+    highest: dict[str, int] = {}
+    for unit in units:
+        for message in unit.puts:
+            counter = message.counter or message.source
+            highest[counter] = max(highest.get(counter, 0), message.sequence)
+    return highest
