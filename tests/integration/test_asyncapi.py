@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from desk import RunAgent, desk
+from desk import Desk, RunAgent, desk
 from jsonschema import Draft7Validator, FormatChecker
 from referencing import Registry
 from referencing.jsonschema import DRAFT7
@@ -118,13 +118,15 @@ def test_schemas_refuse_what_is_wrong() -> None:
 
 
 def of_words() -> Iterator[tuple[str, Any]]:
-    """The JSON examples of wire.md with the message each is of."""
+    """The JSON examples of wire.md with the message or the schema each is of."""
     marks = {
         "samples": "samples",
         "revision": "availability",
         "status": "result",
         "count": "loss",
         "cause": "safety",
+        "id": "heldLease",
+        "holder": "lease",
         "device": "device",
     }
     for block in re.findall(r"```json\n(.*?)```", WORDS, re.DOTALL):
@@ -136,7 +138,8 @@ def of_words() -> Iterator[tuple[str, Any]]:
     ("name", "body"), list(of_words()), ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_the_examples_in_words_are_valid_too(name: str, body: Any) -> None:
-    validator(f"/components/messages/{name}/payload", strict(DOCUMENT)).validate(body)
+    part = f"messages/{name}/payload" if name in MESSAGES else f"schemas/{name}"
+    validator(f"/components/{part}", strict(DOCUMENT)).validate(body)
 
 
 def test_words_and_schemas_use_the_same_names() -> None:
@@ -196,6 +199,7 @@ async def test_real_messages_are_what_it_says(broker: Broker, run_agent: RunAgen
             for command in COMMANDS:
                 validator("/components/schemas/command").validate(command)
                 await one.ask(**command)
+            await lease(one)
             broker.withhold_credit()
             async with asyncio.timeout(10):
                 while agent.store.outbox.stats().oldest_s < 0.25:
@@ -207,8 +211,29 @@ async def test_real_messages_are_what_it_says(broker: Broker, run_agent: RunAgen
     messages = [*seen, *(message for message, _ in one.results)]
     kinds = {check(message) for message in messages}
     assert kinds == {
-        f"io.hilgate.{kind}.v1" for kind in ("samples", "availability", "device", "loss", "safety", "result")
+        f"io.hilgate.{kind}.v1"
+        for kind in ("samples", "availability", "device", "lease", "loss", "safety", "result")
     }
+
+
+async def lease(one: Desk) -> None:
+    """Goes through a lease, as the document has it."""
+    check = validator("/components/schemas/command")
+    asked: dict[str, Any] = {
+        "op": "reserve",
+        "holder": "ci",
+        "ttl_s": 60,
+        "devices": ["pump-plc"],
+        "dte": "d",
+        "deadman_s": 9,
+    }
+    check.validate(asked)
+    token = (await one.ask(**asked))["data"]["lease"]
+    await one.until_state("leased")
+    for op in ("renew", "release"):
+        command = {"op": op, "lease": token}
+        check.validate(command)
+        await one.ask(**command)
 
 
 CLOSED = strict(copy.deepcopy(DOCUMENT))
