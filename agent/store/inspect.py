@@ -13,13 +13,12 @@ import msgspec
 from agent import clock
 from agent.clock import Moment, Timeline
 from agent.store.base import AuditEntry, Lane, Loss
-from agent.store.message import MESSAGE_OVERHEAD
+from agent.store.message import COLUMNS, MESSAGE_OVERHEAD
 from agent.store.schema import APPLICATION_ID, BUSY_S, MIGRATIONS, NUMBER_BITS
 
 LEASES = "leases"
 """The name under which leases are remembered (agent.lease)."""
 
-_MESSAGE = "lane, at, expires, address, source, counter, sequence, time_ns, event_id, durable, data"
 _LETTERS = """
 SELECT letter.id, buried_ns, reason, coalesce(address, name, ''),
     lane, source, sequence, time_ns, event_id, data
@@ -240,7 +239,7 @@ class Inspector:
             "UPDATE totals SET messages = messages + 1, bytes = bytes + ?, number = number + 1", (size,)
         )
         self._database.execute(
-            f"INSERT INTO outbox (id, {_MESSAGE}) SELECT channel << {NUMBER_BITS} | totals.number, lane, ?,"
+            f"INSERT INTO outbox (id, {COLUMNS}) SELECT channel << {NUMBER_BITS} | totals.number, lane, ?,"
             " NULL, address, source, counter, sequence, time_ns, event_id, TRUE, data"
             " FROM dead_letters, totals WHERE dead_letters.id = ?",
             (now, number),
