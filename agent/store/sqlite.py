@@ -50,8 +50,8 @@ class SqliteStore:
         synchronous: Synchronous = "normal",
         audit_age: float = 30 * 24 * 3600.0,
     ) -> None:
-        self._disk = None if directory is None else Disk(directory, synchronous)
         memory = connect(None, synchronous)
+        self._disk = None if directory is None else Disk(directory, synchronous)
         try:
             found = find(self._disk, Rows(memory))
         except BaseException:
