@@ -211,12 +211,32 @@ def result(body: Mapping[str, Any], seconds: float) -> RenderableType:
 def _data(op: Any, data: Mapping[str, Any]) -> Iterable[RenderableType]:
     if op == "describe" and isinstance(data.get("devices"), Mapping):
         return [_described(str(name), device) for name, device in data["devices"].items()]
+    if op == "safe" and isinstance(data.get("points"), list):
+        return [safe_points(data["points"])]
     if isinstance(data.get("values"), Mapping):
         return [_readings(data)]
     made = table("field", "value")
     for key, item in data.items():
         made.add_row(plain(key), value(item) if not isinstance(item, Mapping | list) else plain(item))
     return [made] if data else []
+
+
+def safe_points(points: Iterable[Any]) -> Table:
+    """What came of each safe value: the `points` of a safety event."""
+    made = table("device", "point", ">safe value", "reached", "reads back", "")
+    words = {True: "yes", False: "no", None: ""}
+    for one in (one for one in points if isinstance(one, Mapping)):
+        reached, verified = one.get("reached") is True, one.get("verified")
+        said = (words[reached], words[verified if isinstance(verified, bool) else None])
+        made.add_row(
+            plain(one.get("device")),
+            plain(one.get("point")),
+            value(one.get("value")),
+            *said,
+            plain(one.get("reason", "")),
+            style="" if reached and verified is not False else "bold red",
+        )
+    return made
 
 
 def _readings(data: Mapping[str, Any]) -> Table:
@@ -243,24 +263,29 @@ def _described(name: str, device: Any) -> RenderableType:
         plain(device.get("protocol", "")),
     )
     head.append_text(Text.assemble("  ", plain(device.get("description", "")), style="dim"))
-    made = table("point", "type", "access", "unit", ">min", ">max", "about")
+    made = table("point", "type", "access", "unit", ">min", ">max", ">max rate", ">safe", "about")
     for point, about in device["points"].items():
         known = about if isinstance(about, Mapping) else {}
-        choices = known.get("choices")
         made.add_row(
             plain(point),
             *(plain(known.get(key, "")) for key in ("type", "access", "unit")),
-            *(value(known[key]) if key in known else "" for key in ("min", "max")),
-            plain(
-                known.get("description")
-                or (", ".join(map(str, choices)) if isinstance(choices, list) else "")
-            ),
+            *(value(known[key]) if key in known else "" for key in ("min", "max", "max_rate", "safe")),
+            plain("; ".join(_about(known))),
         )
     methods = device.get("methods")
     calls = Table.grid(padding=(0, 2))
     for method, about in methods.items() if isinstance(methods, Mapping) else ():
         calls.add_row(" call", Text(str(plain(method)), "cyan"), Text(str(plain(about)), "dim"))
     return Group(head, made, calls, "")
+
+
+def _about(point: Mapping[str, Any]) -> Iterable[str]:
+    """What a description says of a point beside its numbers."""
+    choices, requires = point.get("choices"), point.get("requires")
+    if about := point.get("description") or (isinstance(choices, list) and ", ".join(map(str, choices))):
+        yield str(about)
+    if isinstance(requires, Mapping):
+        yield f"requires {', '.join(f'{key}: {wanted}' for key, wanted in requires.items())}"
 
 
 def commands(lines: Sequence[str]) -> RenderableType:

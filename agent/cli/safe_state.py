@@ -11,8 +11,6 @@ from agent.cli import options
 from agent.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from agent.safety import Cause
     from agent.safety.driving import PointOutcome
     from agent.settings import Settings
@@ -67,7 +65,9 @@ def safe_state(
     if as_json:
         output.json_line(said)
     else:
-        output.console().print(_table(outcomes))
+        from agent.cli import render
+
+        output.console().print(render.safe_points(said["points"]))
     raise typer.Exit(Exit.OK if said["safe"] else Exit.FAILED)
 
 
@@ -135,15 +135,3 @@ def _record(
 
     events = Events(settings.bench, store, structured=settings.cloudevents == "structured")
     record(said, list(outcomes), store=store, faults=Faults(store, "hil"), events=events, mode="hil")
-
-
-def _table(outcomes: Iterable["PointOutcome"]) -> "Table":
-    from agent.cli.render import plain, table, value
-
-    made = table("device", "point", ">safe value", "reached", "reads back", "")
-    words = {True: "yes", False: "no", None: ""}
-    for one in outcomes:
-        said = (words[one.reached], words[one.verified], plain(one.reason))
-        style = "" if one.good else "bold red"
-        made.add_row(one.device, one.point, value(one.value), *said, style=style)
-    return made

@@ -191,15 +191,10 @@ class Safety:
         span = self._rates.allowed(key, point.max_rate, now)
         if span.holds(wanted) or wanted == current:
             return
-        limits = (
-            f"from {span.low:.9g} to {span.high:.9g}"
-            if span.low <= span.high
-            else "nothing else for a second"
-        )
         raise Refused(
             "out-of-range",
             f"{name} = {value} would change too fast: it is {current:.9g} now, "
-            f"max_rate is {point.max_rate:g} a second; it takes {limits}",
+            f"max_rate is {point.max_rate:g} a second; it takes {span.within(point.min, point.max)}",
         )
 
     def wrote(self, device: Device, values: Mapping[str, Value]) -> None:

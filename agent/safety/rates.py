@@ -19,6 +19,16 @@ class Span(NamedTuple):
         slack = _ROUNDING * max(1.0, abs(self.low), abs(self.high))
         return self.low - slack <= value <= self.high + slack
 
+    def within(self, least: float | None, most: float | None) -> "Span":
+        """What a point's own limits leave of it."""
+        low = self.low if least is None else max(self.low, least)
+        return Span(low, self.high if most is None else min(self.high, most))
+
+    def __str__(self) -> str:
+        if self.low > self.high:
+            return "nothing else for a second"
+        return f"from {self.low:.9g} to {self.high:.9g}"
+
 
 class Rates:
     """The values of points in the last second, by device and point; times are seconds of a steady clock."""

@@ -152,7 +152,7 @@ async def test_guards_refuse_before_anything_is_touched(
 
         await move(one)
         refused = await one.ask("write", device="pump", values={"speed": 501})
-        assert "max_rate is 500 a second; it takes from -100 to 500" in refused["message"]
+        assert "max_rate is 500 a second; it takes from 0 to 500" in refused["message"]
 
 
 async def test_a_device_that_is_gone_makes_the_bench_a_fault_until_a_person_has_looked(

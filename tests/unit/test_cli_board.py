@@ -217,6 +217,7 @@ def test_what_a_peer_sends_cannot_steer_the_terminal() -> None:
         render.result(result, 0.1),
         render.result({"op": "describe", "data": {"devices": {hostile: {"points": {hostile: {}}}}}}, 0.1),
         render.result({"op": "read", "data": {"values": {hostile: 1}, "time": hostile}}, 0.1),
+        render.result({"op": "safe", "data": {"points": [{"device": hostile, "verified": hostile}]}}, 0.1),
     ):
         shown = text(picture, 300)
         assert "[red]" in shown
@@ -234,10 +235,12 @@ def test_what_a_peer_sends_cannot_steer_the_terminal() -> None:
         {"values": {}},
         {"values": {"a": 1}, "bad": 3},
         {"values": {"a": 1}, "read_back": 3},
+        {"points": [3, {}, {"reached": "yes"}]},
+        {"devices": {"a": {"points": {"b": {"requires": 3, "choices": 3, "safe": []}}}}},
     ],
 )
 def test_any_result_can_be_shown(data: Any) -> None:
-    for op in ("describe", "read", "ping"):
+    for op in ("describe", "read", "ping", "safe"):
         assert op in text(render.result({"op": op, "status": "ok", "data": data}, 0.01))
 
 

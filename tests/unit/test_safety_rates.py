@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.safety.rates import WINDOW_S, Rates
+from agent.safety.rates import WINDOW_S, Rates, Span
 
 KEY = ("plc", "speed")
 RATE = 100.0
@@ -31,6 +31,12 @@ def test_a_write_that_took_longer_than_a_second_leaves_its_old_value_at_its_end(
     rates.wrote(KEY, 100.0, 12.5)
     rates.saw(KEY, 100.0, 13.0)
     assert rates.allowed(KEY, RATE, 13.0) == (0.0, 100.0)
+
+
+def test_it_is_said_within_the_limits_of_the_point() -> None:
+    assert str(Span(-50.0, 1000.5).within(0.0, None)) == "from 0 to 1000.5"
+    assert str(Span(900.0, 1100.0).within(None, 1000.0)) == "from 900 to 1000"
+    assert str(Span(2.0, 1.0).within(None, None)) == "nothing else for a second"
 
 
 def test_nothing_is_allowed_where_the_value_moved_too_fast_by_itself() -> None:
