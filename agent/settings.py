@@ -190,10 +190,15 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
         if name in fields:
             if text:
                 entries[fields[name]] = Entry(place, ScalarNode(place, text))
-        elif name.startswith(PREFIX) and difflib.get_close_matches(name, fields, 1, _NEAR_MISS):
+        elif name.startswith(PREFIX) and _is_slip(name):
             # Others use the prefix too (Kubernetes, for a service of that name): only a slip is an error.
             problems.append(Problem.at(place, "", "unknown setting", did_you_mean(name, fields)))
     return entries
+
+
+def _is_slip(name: str) -> bool:
+    word = name.removeprefix(PREFIX).lower()  # the prefix alone makes any two names alike
+    return bool(difflib.get_close_matches(word, Settings.model_fields, 1, _NEAR_MISS))
 
 
 def _from_overrides(overrides: Mapping[str, Any]) -> dict[str, Entry]:

@@ -102,6 +102,7 @@ def test_what_is_missing_can_be_given_in_three_ways() -> None:
 
 def test_a_misspelt_variable_is_an_error_and_a_stranger_with_our_prefix_is_not() -> None:
     strangers = {"HILGATE_SERVICE_HOST": "10.0.0.1", "HILGATE_PORT": "tcp://x", "HILGATE_REQUIRE_PEERS": "1"}
+    strangers |= {"HILGATE_LEASE": "a token", "HILGATE_LEASE_ID": "2d711642b726", "HILGATE_MODE": "sil"}
     load_settings(None, strangers, NEEDED)
     assert wrong(None, {"HILGATE_BROKR": "x"}, **NEEDED) == [
         "environment variable HILGATE_BROKR: unknown setting; did you mean 'HILGATE_BROKER'?"
