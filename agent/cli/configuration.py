@@ -1,7 +1,8 @@
 """Profiles and settings for commands: what is wrong with them ends the command, all of it at once."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,19 +52,26 @@ def client_settings(file: Path | None, given: Mapping[str, Any]) -> Settings:
     return settings(file, given, {**local, **os.environ})
 
 
-def inspector(file: Path | None, given: Path | None, *, writable: bool = False) -> "Inspector":
+@contextlib.contextmanager
+def inspector(file: Path | None, given: Path | None, *, writable: bool = False) -> "Iterator[Inspector]":
     """Opens an agent's store: what the command line says, else the environment, else the settings file.
 
     Raises:
-        Failure: with the usage code, nobody says where it is, or there is none.
-        OSError: it may not be read or written.
+        Failure: with the usage code, nobody says where it is, or there is none; else it cannot be read or
+            written in the body.
+        OSError: nobody allows it.
     """
+    import sqlite3
+
     from agent.store.inspect import Inspector, NoStore
 
     directory = given or client_settings(file, {"bench": "any"}).store
     if directory is None:
         raise Failure("Which store? Give --store DIR, HILGATE_STORE or --settings FILE", Exit.USAGE)
     try:
-        return Inspector(directory, writable=writable)
+        with Inspector(directory, writable=writable) as opened:
+            yield opened
     except NoStore as error:
         raise Failure(str(error), Exit.USAGE) from None
+    except sqlite3.Error as error:
+        raise Failure(f"The store in {directory} fails: {error}") from error

@@ -9,6 +9,8 @@ from agent.cli import options
 from agent.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from agent.store.inspect import Inspector
 
 Ids = Annotated[
@@ -139,7 +141,9 @@ def purge(
     say(f"{_letters(count)} deleted")
 
 
-def _opened(store: Path | None, settings: Path | None, *, writable: bool = False) -> "Inspector":
+def _opened(
+    store: Path | None, settings: Path | None, *, writable: bool = False
+) -> "AbstractContextManager[Inspector]":
     """Opens the store that the command line, the environment or a settings file names."""
     from agent.cli import configuration
 

@@ -1,6 +1,7 @@
 """A store directory seen and mended from another process, also while an agent runs on it."""
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -113,8 +114,12 @@ class Inspector:
             path.open("r+b" if writable else "rb").close()  # SQLite does not say why it cannot open a file
         except (FileNotFoundError, NotADirectoryError):
             raise NoStore(f"There is no store in {directory}") from None
-        uri = f"file:{quote(str(path.absolute()))}?mode={'rw' if writable else 'ro'}"
-        self._database = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+        options = "mode=rw" if writable else "mode=ro"
+        if os.statvfs(directory).f_flag & os.ST_RDONLY and not Path(f"{path}-wal").exists():
+            options = "immutable=1"  # else SQLite wants to make the files of a write-ahead log even to read
+        self._database = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?{options}", uri=True, timeout=BUSY_S, isolation_level=None
+        )
         try:
             self.schema = self._version(path)
         except BaseException:
@@ -144,11 +149,13 @@ class Inspector:
 
     def in_use(self) -> bool:
         """Whether an agent runs on this store."""
-        with (self.directory / "lock").open("rb") as file:
-            try:
+        try:
+            with (self.directory / "lock").open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
         return False
 
     # -- everything by number -------------------------------------------------------------------

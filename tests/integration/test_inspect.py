@@ -1,15 +1,19 @@
 """A store seen and mended from another process, beside the agent and without it."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from waiting import until
 
 from agent import clock
+from agent.cli import configuration
+from agent.cli.exits import Failure
 from agent.store import AuditEntry, Lane, Outgoing, SqliteStore
 from agent.store.inspect import AuditFilter, Inspector, NoStore
 from agent.store.schema import APPLICATION_ID, MIGRATIONS
@@ -193,3 +197,25 @@ def test_what_is_no_store_is_said_and_left_as_it_is(tmp_path: Path) -> None:
         with pytest.raises(NoStore, match=says):
             Inspector(tmp_path, writable=True)
         assert path.read_bytes() == before
+
+
+async def test_a_damaged_store_is_a_sentence(store: SqliteStore, tmp_path: Path) -> None:
+    store.close()
+    path = tmp_path / "store.db"
+    path.write_bytes(path.read_bytes()[:8192] + bytes(range(256)) * 1000)
+    with pytest.raises(Failure, match=f"The store in {tmp_path} fails: database disk image is malformed"):
+        with configuration.inspector(None, tmp_path) as opened:
+            opened.overview()
+
+
+async def test_a_read_only_disk_is_read_without_a_trace(
+    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    known = os.statvfs(tmp_path)
+    read_only = SimpleNamespace(f_flag=known.f_flag | os.ST_RDONLY)
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    before = sorted(os.listdir(tmp_path))
+    with Inspector(tmp_path) as opened:
+        assert opened.overview().kept["dead letters"].number == 3
+        assert sorted(os.listdir(tmp_path)) == before
