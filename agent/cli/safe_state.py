@@ -1,7 +1,7 @@
 """`hilgate safe-state`: makes a bench safe where no agent does."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +11,7 @@ from agent.cli import options
 from agent.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
-    from agent.safety import Cause
-    from agent.safety.driving import PointOutcome
+    from agent.safety.report import Cause, Report
     from agent.settings import Settings
     from agent.store import Store
 
@@ -43,7 +42,7 @@ def safe_state(
     from agent import clock, logs
     from agent.cli import configuration, loop, output
     from agent.safety.direct import drive_directly
-    from agent.safety.report import body
+    from agent.safety.report import report
 
     logs.setup("text", "error")  # how it went, the command says itself
     chosen = _settings(settings, {"bench": bench, "store": store})
@@ -56,12 +55,13 @@ def safe_state(
         cause, reason = _why(os.environ)
         started_ns = clock.now_ns()
         outcomes = loop.execute(lambda _: drive_directly(loaded, within))
-        said = body(cause, reason, started_ns, outcomes)
+        done = report(cause, reason, started_ns, outcomes)
         if opened is not None:
-            _record(chosen, opened, said, outcomes)
+            _record(chosen, opened, done)
     finally:
         if opened is not None:
             opened.close()
+    said = done.body()
     if as_json:
         output.json_line(said)
     else:
@@ -126,12 +126,9 @@ def _why(environ: Mapping[str, str]) -> tuple["Cause", str]:
     return "stop" if result == "success" else "crash", f"the service ended: {result} ({how})"
 
 
-def _record(
-    settings: "Settings", store: "Store", said: Mapping[str, Any], outcomes: Iterable["PointOutcome"]
-) -> None:
+def _record(settings: "Settings", store: "Store", done: "Report") -> None:
     from agent.events import Events
     from agent.safety.faults import Faults
-    from agent.safety.report import record
 
     events = Events(settings.bench, store, structured=settings.cloudevents == "structured")
-    record(said, list(outcomes), store=store, faults=Faults(store, "hil"), events=events, mode="hil")
+    done.record(store, Faults(store, "hil"), events, "hil")

@@ -15,7 +15,7 @@ from agent.safety.driving import PointOutcome, make_safe, safe_values, share
 from agent.safety.faults import Faults
 from agent.safety.interlocks import Readings, broken
 from agent.safety.rates import Rates
-from agent.safety.report import Cause, body, record
+from agent.safety.report import Cause, report
 from agent.safety.watch import BrokerWatch, ReturnWatch
 from agent.store import Store
 from protocols.base import DriverError, Interlock, Quality, Refused, Sample, Value
@@ -90,20 +90,14 @@ class Safety:
         for place, device in enumerate(chosen):
             limit = share(deadline - loop.time(), len(chosen) - place)
             outcomes += await self._make_safe(device, limit)
-        said = body(cause, reason, started_ns, outcomes)
-        record(
-            said,
-            outcomes,
-            store=self._store,
-            faults=self._faults,
-            events=self._events,
-            mode=self._bench.mode,
-        )
-        log = self._log.info if said["safe"] else self._log.error
-        bad = {f"{one.device}.{one.point}": one.reason for one in outcomes if not one.good}
-        log("made safe" if said["safe"] else "not made safe", cause=cause, reason=reason, bad=bad)
+        done = report(cause, reason, started_ns, outcomes)
+        done.record(self._store, self._faults, self._events, self._bench.mode)
+        if done.bad:
+            self._log.error("not made safe", cause=cause, reason=done.reason, bad=done.bad)
+        else:
+            self._log.info("made safe", cause=cause, reason=done.reason)
         self._changed()
-        return said
+        return done.body()
 
     def _in_order(self, names: Collection[str] | None) -> Sequence[Device]:
         """As the profile has them, but those whose link is down come last."""

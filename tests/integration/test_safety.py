@@ -10,6 +10,7 @@ from desk import Desk, RunAgent, desk
 from waiting import until
 
 from agent.profile import load_profile
+from agent.store.inspect import AuditFilter, Inspector
 from protocols.modbus import pdu
 from sim.broker import Broker
 from sim.modbus import SIMULATOR
@@ -121,7 +122,7 @@ async def test_op_safe_drives_in_the_order_of_the_profile_and_says_what_came_of_
 
 
 async def test_an_agent_that_stops_leaves_the_bench_safe_and_says_so_before_it_goes(
-    broker: Broker, run_agent: RunAgent, plant: Plant
+    broker: Broker, run_agent: RunAgent, plant: Plant, tmp_path: Path
 ) -> None:
     async with desk(broker.url, "rig") as one:
         async with run_agent(plant.profile, broker.url, sil=False):
@@ -131,6 +132,9 @@ async def test_an_agent_that_stops_leaves_the_bench_safe_and_says_so_before_it_g
         assert plant.writes == SAFE
         await one.until_state("offline")
         assert [body["safe"] for body in said(one, "stop")] == [True]
+    with Inspector(tmp_path / "store-rig") as store:
+        (line,) = store.audit(AuditFilter(op="safe"), 10)
+    assert (line.who, line.status, line.what) == ("agent", "ok", '{"cause":"stop","reason":""}')
 
 
 async def test_guards_refuse_before_anything_is_touched(
