@@ -46,6 +46,16 @@ class _Profile(msgspec.Struct):
     digest: str
 
 
+class LeaseView(msgspec.Struct):
+    """Who has the bench, as its availability shows it."""
+
+    holder: str
+    devices: list[str] | None = None
+    """None: the whole bench."""
+    expires: datetime | None = None
+    """None: it is being prepared."""
+
+
 class Availability(msgspec.Struct):
     """The parts of an availability body (wire.md section 3) that people look at."""
 
@@ -60,6 +70,7 @@ class Availability(msgspec.Struct):
     since: datetime
     reason: str = ""
     devices: dict[str, DeviceStatus] = {}
+    lease: LeaseView | None = None
 
 
 class _PointDescription(msgspec.Struct):

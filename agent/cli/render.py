@@ -10,7 +10,16 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.board import TREND_COLUMNS, Availability, Board, DeviceStatus, Fleet, PointView, is_lost
+from agent.cli.board import (
+    TREND_COLUMNS,
+    Availability,
+    Board,
+    DeviceStatus,
+    Fleet,
+    LeaseView,
+    PointView,
+    is_lost,
+)
 
 if TYPE_CHECKING:
     from sim.broker.statistics import Statistics
@@ -105,9 +114,17 @@ def _bench_head(board: Board, now: float) -> Text:
     ]
     if board.malformed:
         parts.append((f"  {board.malformed} malformed", "bold red"))
+    if known.lease is not None:
+        parts.append(Text.assemble("\n", _lease(known.lease), style="cyan"))
     if known.reason:
         parts.append(Text.assemble("\n", plain(known.reason), style="yellow"))
     return Text.assemble(*parts)
+
+
+def _lease(lease: LeaseView) -> Text:
+    what = "" if lease.devices is None else f" ({', '.join(lease.devices)})"
+    until = "is being prepared" if lease.expires is None else f"until {lease.expires:%H:%M:%S} UTC"
+    return plain(f"leased by {lease.holder}{what} {until}")
 
 
 def _bench_rows(board: Board, units: Units, now: float, trend: int) -> Iterable[list[RenderableType]]:

@@ -263,3 +263,20 @@ def test_a_point_that_nothing_was_heard_of_stands_there_all_the_same() -> None:
     (speed,) = [line for line in drawn.splitlines() if "speed" in line]
     assert "not heard yet" in level
     assert "good" in speed
+
+
+@pytest.mark.parametrize(
+    ("lease", "said"),
+    [
+        (
+            {"holder": "night run", "devices": None, "expires": "2026-11-22T03:00:00.000Z", "state": "held"},
+            "leased by night run until 03:00:00 UTC",
+        ),
+        ({"holder": "x\x1b[2J", "devices": ["pump"], "expires": None}, "(pump) is being prepared"),
+    ],
+)
+def test_the_picture_says_who_has_the_bench(lease: dict[str, Any], said: str) -> None:
+    one = board(event(AVAILABILITY, availability(lease=lease), "/benches/rig-07"))
+    shown = text(render.bench(one, {}, NOW.timestamp(), 120))
+    assert said in shown
+    assert "\x1b[2J" not in shown
