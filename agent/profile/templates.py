@@ -189,8 +189,10 @@ class Expansion:
 def _numbered(node: Node, number: int) -> Node:
     match node:
         case MappingNode():
+            # Keys too: those of `requires` are names of points.
             entries = {
-                key: Entry(entry.place, _numbered(entry.node, number)) for key, entry in node.entries.items()
+                key.replace(NUMBER, str(number)): Entry(entry.place, _numbered(entry.node, number))
+                for key, entry in node.entries.items()
             }
             return MappingNode(node.place, entries)
         case SequenceNode():

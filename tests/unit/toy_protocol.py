@@ -1,6 +1,6 @@
 """A protocol small enough to test profiles with: its words stay as they are whatever real ones do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -46,7 +46,7 @@ class ToyDevice(DeviceConfig):
 class Toy:
     name = "toy"
     methods: Mapping[str, str] = {}
-    writing = ()
+    writing: Collection[str] = ()
 
     def config(self) -> type[DeviceConfig]:
         return ToyDevice
