@@ -215,9 +215,9 @@ class Keeper:
 
     def _stop_reading(self, error: Exception) -> bool:
         """Lets alone a disk that cannot be read either; false if that is so already."""
-        if self._memory.older is None:
+        if not self._spool.readable:
             return False
-        self._memory.older = None
+        self._close_main()
         self._spool.stop_reading()
         self._log.error("what is on disk cannot be read now", reason=str(error))
         return True
@@ -230,6 +230,8 @@ class Keeper:
         self._memory.carry(self._carried())
         self._memory.older = self._main
         self._spool.leave_disk()
+        if self._main is None:
+            self._spool.stop_reading()
         report.trouble = self._disk.describe(error)
         self._log.error("the store goes on in memory", reason=str(error))
 
@@ -237,45 +239,64 @@ class Keeper:
         """Goes back to the disk if it works again."""
         assert self._disk is not None
         self._again_at = time.monotonic() + AGAIN_S
+        # Opened anew: what SQLite shares between connections remembers that the disk was read-only.
+        self._close_main()
         try:
-            self._move_to(self._disk.open(), report, anew=False)
+            database = self._disk.open()
         except (sqlite3.Error, ForeignFile, OSError) as error:
             if is_corrupt(error):
                 self._replace_file(error, report)
+            else:
+                self._stop_reading(error)
+            return
+        try:
+            self._move_to(database, report, anew=False)
+        except sqlite3.Error as error:
             self._log.debug("the disk still fails", reason=str(error))
+            self._read_from(database)
         else:
             self._log.info("the store is on disk again")
+
+    def _read_from(self, database: sqlite3.Connection) -> None:
+        """Reads on from a database that cannot be written."""
+        if self._spool.read_from(Rows(database)):
+            self._main = self._memory.older = Records(database, self._timeline, self._limits)
+        else:
+            database.close()
 
     def _replace_file(self, error: Exception, report: Report) -> None:
         """Moves a damaged database aside and begins a new one with what memory has, or goes on in memory."""
         assert self._disk is not None
+        self._close_main()
         try:
-            if self._main is not None:
-                self._main.database.close()
-                self._main = None
             self._disk.move_aside(error)
-            self._move_to(self._disk.open(), report, anew=True)
+            database = self._disk.open()
         except (sqlite3.Error, OSError) as worse:
+            self._leave_disk(worse, report)
+            return
+        try:
+            self._move_to(database, report, anew=True)
+        except sqlite3.Error as worse:
+            database.close()
             self._leave_disk(worse, report)
         else:
             report.anew = True
 
+    def _close_main(self) -> None:
+        if self._main is not None:
+            self._main.database.close()
+            self._main = self._memory.older = None
+
     def _move_to(self, database: sqlite3.Connection, report: Report, *, anew: bool) -> None:
         """Writes all that memory has to a database, and goes on with that one."""
         main, rows = Records(database, self._timeline, self._limits), Rows(database)
-        try:
-            with main.transaction():
-                main.carry(self._carried())
-                main.take_from(self._memory)
-                self._spool.move_to(rows, fresh=anew)
-        except sqlite3.Error:
-            database.close()
-            raise
+        with main.transaction():
+            main.carry(self._carried())
+            main.take_from(self._memory)
+            self._spool.move_to(rows, fresh=anew)
         with self._memory.transaction():
             messages, size = self._spool.moved_to(rows)
             self._memory.clear()
-        if self._main is not None:
-            self._main.database.close()
         self._main, self._reason = main, ""
         self._memory.older = None
         self._data_version = main.data_version()

@@ -71,7 +71,7 @@ class Spool:
         self._blind = blind
         self._overlay_from: int | None = None
         """While the disk is in trouble: the last number that was given before."""
-        self._readable = True
+        self.readable = True
         self.messages = self.bytes = self._number = 0
         """What is on disk."""
         self.memory_bytes = 0
@@ -165,7 +165,7 @@ class Spool:
         room = WINDOW_BYTES - line.held_bytes
         found = [
             message
-            for rows in (self._disk if self._readable else None, self._memory)
+            for rows in (self._disk if self.readable else None, self._memory)
             if rows is not None
             for message in rows.after(line.number, line.address, line.pushed, most, room)
         ]
@@ -187,10 +187,18 @@ class Spool:
 
     def stop_reading(self) -> None:
         """The disk cannot be read either: what is on it waits until it works again."""
-        self._readable = False
+        self.readable = False
         for line in self._by_number.values():
             if line.behind:
                 line.unread_after = line.pushed
+
+    def read_from(self, disk: Rows) -> bool:
+        """Reads on from the same disk, opened anew; false if what is on it was never known."""
+        if self._blind:
+            return False
+        self._disk = disk
+        self._read_again()
+        return True
 
     def move_to(self, disk: Rows, *, fresh: bool) -> None:
         """Writes to a disk that works what it lacks, and forgets there what is gone, in a transaction.
@@ -217,12 +225,16 @@ class Spool:
         messages, size, in_memory = self.messages, self.bytes, self.memory_bytes
         overlay = self._memory.delete_durable()
         self.memory_bytes = self._memory.bytes()
-        self._disk, self._overlay_from, self._blind, self._readable = disk, None, False, True
+        self._disk, self._overlay_from, self._blind = disk, None, False
+        self._read_again()
+        self.adopt()
+        return self.messages - messages - overlay, self.bytes - size - (in_memory - self.memory_bytes)
+
+    def _read_again(self) -> None:
+        self.readable = True
         for line in self._by_number.values():
             if line.unread_after is not None:
                 line.pushed, line.unread_after = line.unread_after, None
-        self.adopt()
-        return self.messages - messages - overlay, self.bytes - size - (in_memory - self.memory_bytes)
 
     def _held(self) -> Iterator[Outgoing]:
         for line in self._by_number.values():
