@@ -14,7 +14,7 @@ from agent.bench import Bench
 from agent.events import LEASE, Events
 from agent.lease.book import Book, Ended, Lease, State, digest, public_id
 from agent.lease.hooks import Hooks
-from agent.lease.parse import token, wish
+from agent.lease.parse import token_of, wish
 from agent.safety import Cause, Safety
 from agent.store import AuditEntry, Store
 from protocols.base import DriverError, Refused
@@ -154,7 +154,7 @@ class Leases:
         Raises:
             Refused: no such lease, or it is over.
         """
-        token_hash = digest(token(fields))
+        token_hash = digest(token_of(fields))
         self._tick()
         lease = self._book.running(token_hash, self._store.timeline.now())
         if lapsing := self._tasks.get(lease):
@@ -176,7 +176,7 @@ class Leases:
             Refused: no such lease, or it is over.
             DriverError: the agent stops; the next run cleans up.
         """
-        token_hash = digest(token(fields))
+        token_hash = digest(token_of(fields))
         self._tick()
         now = self._store.timeline.now()
         lease = self._book.running(token_hash, now)

@@ -54,7 +54,7 @@ def wish(fields: Mapping[str, Any], devices: Mapping[str, DeviceConfig], longest
     )
 
 
-def token(fields: Mapping[str, Any]) -> str:
+def token_of(fields: Mapping[str, Any]) -> str:
     """The token that op renew or release names.
 
     Raises:

@@ -3,18 +3,33 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import pytest
 from scripted_bench import Rig
 
-from agent.lease import Hooks, Leases
+from agent import clock
+from agent.lease import Hooks, Leases, keeper
 from agent.profile.hooks import LeaseHooks
-from agent.store import Store
+from agent.safety import driving
+from agent.store import SqliteStore, Store
 from protocols.base import Refused
 
-DEVICES = {
+DEVICES: Mapping[str, Mapping[str, Any]] = {
     "pump": {"speed": {"safe": 0}, "lamp": {}},
     "valve": {"spool": {"safe": 5}, "lamp": {}},
+}
+
+HOOKS = {
+    "before_lease": [
+        {"write": {"device": "pump", "values": {"lamp": 1}}},
+        {"write": {"device": "valve", "values": {"lamp": 1}}},
+    ],
+    "after_lease": [
+        {"write": {"device": "pump", "values": {"lamp": 2}}},
+        {"write": {"device": "valve", "values": {"lamp": 2}}},
+    ],
 }
 
 
@@ -31,13 +46,33 @@ class Clock:
         self.wall += seconds
 
 
+def set_clocks(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Clocks that stand still until they are set; drives to the safe state do not wait long either."""
+    one = Clock()
+    monkeypatch.setattr(clock, "steady", lambda: one.steady)
+    monkeypatch.setattr(clock, "now_ns", lambda: round(one.wall * 1e9))
+    monkeypatch.setattr(keeper, "MOST_SLEEP_S", 0.01)
+    monkeypatch.setattr(driving, "DEVICE_LIMIT_S", 0.2)
+    return one
+
+
+def open_store(path: Path) -> SqliteStore:
+    """The store of a test's agent, as it was left."""
+    return SqliteStore(path / "store", 10**6, 3600)
+
+
 class LeasedRig(Rig):
     """A bench with a pump and a valve, its safety and its leases."""
 
     def __init__(
-        self, store: Store, hooks: Mapping[str, Any] | None = None, *, required: bool = False
+        self,
+        store: Store,
+        hooks: Mapping[str, Any] | None = None,
+        *,
+        devices: Mapping[str, Mapping[str, Any]] = DEVICES,
+        required: bool = False,
     ) -> None:
-        super().__init__(store, DEVICES)
+        super().__init__(store, devices)
         around = LeaseHooks.model_validate(hooks or {})
         self.bench.profile = self.bench.profile.model_copy(update={"hooks": around})
         self.bench.made.set()

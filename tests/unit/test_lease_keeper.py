@@ -5,39 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import structlog
-from leased_bench import Clock, LeasedRig
+from leased_bench import HOOKS, Clock, LeasedRig, open_store, set_clocks
 from scripted_bench import until
 
-from agent import clock
 from agent.lease import keeper
 from agent.lease.book import digest
-from agent.safety import driving
-from agent.store import AuditEntry, SqliteStore
+from agent.store import SqliteStore
 from protocols.base import DriverError, Refused
-
-HOOKS = {
-    "before_lease": [
-        {"write": {"device": "pump", "values": {"lamp": 1}}},
-        {"write": {"device": "valve", "values": {"lamp": 1}}},
-    ],
-    "after_lease": [
-        {"write": {"device": "pump", "values": {"lamp": 2}}},
-        {"write": {"device": "valve", "values": {"lamp": 2}}},
-    ],
-}
 
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    one = Clock()
-    monkeypatch.setattr(clock, "steady", lambda: one.steady)
-    monkeypatch.setattr(clock, "now_ns", lambda: round(one.wall * 1e9))
-    monkeypatch.setattr(keeper, "MOST_SLEEP_S", 0.01)
-    monkeypatch.setattr(driving, "DEVICE_LIMIT_S", 0.2)
-    return one
+    return set_clocks(monkeypatch)
 
 
 @pytest.fixture
@@ -45,10 +26,6 @@ def store(tmp_path: Path, time: Clock) -> Iterator[SqliteStore]:
     one = open_store(tmp_path)
     yield one
     one.close()
-
-
-def open_store(path: Path) -> SqliteStore:
-    return SqliteStore(path / "store", 10**6, 3600)
 
 
 async def test_a_lease_from_its_beginning_to_its_end(store: SqliteStore) -> None:
@@ -81,69 +58,6 @@ async def test_a_lease_from_its_beginning_to_its_end(store: SqliteStore) -> None
         "expires": "2023-11-14T22:14:20.000000000Z",
         "reason": "",
     }
-
-
-async def test_hooks_of_devices_outside_the_lease_are_left_away(store: SqliteStore) -> None:
-    rig = LeasedRig(store, HOOKS)
-    async with rig.at_work():
-        token = await rig.reserve("ci", "valve")
-        assert rig.may("pump", None) == "ok"
-        assert rig.may("valve", None) == "lease-held"
-        assert not rig.leases.covers_all()
-        await rig.release(token)
-    assert rig.writes() == ["valve lamp=1", "valve spool=5", "valve lamp=2"]
-
-
-async def test_where_a_hook_before_it_fails_there_is_no_lease(store: SqliteStore) -> None:
-    hooks = {"before_lease": HOOKS["before_lease"], "after_lease": HOOKS["after_lease"][:1]}
-    rig = LeasedRig(store, hooks)
-    rig.drivers["valve"].refuses = {"lamp"}
-    async with rig.at_work():
-        with pytest.raises(DriverError, match=r"hook before_lease\.1 failed: valve refuses lamp") as caught:
-            await rig.reserve()
-        assert caught.value.code == "device-error"
-        assert rig.leases.shown() is None
-        assert rig.may("pump", None) == "ok"
-    assert rig.writes() == ["pump lamp=1", "pump speed=0", "valve spool=5", "pump lamp=2"]
-    assert rig.story() == ["failed ci", "drive lease-end"]
-    assert not rig.safety.faults
-
-
-async def test_a_hook_that_takes_too_long_is_broken_off(store: SqliteStore) -> None:
-    before = [{"write": {"device": "pump", "values": {"lamp": 1}}, "timeout": 0.02}]
-    rig = LeasedRig(store, {"before_lease": before})
-    async with rig.at_work():
-        rig.drivers["pump"].hangs = True
-        with pytest.raises(DriverError, match=r"pump took longer than 0\.02 s") as caught:
-            await rig.reserve("ci", "pump")
-        assert caught.value.code == "timeout"
-
-
-async def test_a_hook_that_fails_after_it_is_a_fault_until_a_person_has_looked(store: SqliteStore) -> None:
-    rig = LeasedRig(store, {"after_lease": HOOKS["after_lease"]})
-    rig.drivers["pump"].refuses = {"lamp"}
-    async with rig.at_work():
-        token = await rig.reserve()
-        await rig.release(token)
-        assert "after_lease.0 failed: pump refuses lamp" in rig.safety.faults["hook"]
-        assert rig.leases.shown() is None
-        assert "valve lamp=2" not in rig.writes()
-
-
-async def test_hooks_are_audited(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    audited: list[AuditEntry] = []
-    monkeypatch.setattr(store, "audit", audited.append)
-    rig = LeasedRig(store, {"before_lease": HOOKS["before_lease"]})
-    rig.drivers["valve"].refuses = {"lamp"}
-    async with rig.at_work():
-        with pytest.raises(DriverError):
-            await rig.reserve()
-    hooks = [entry for entry in audited if entry.op == "hook"]
-    assert [(one.who, one.device, one.status, one.code, one.holder) for one in hooks] == [
-        ("agent", "pump", "ok", "", "ci"),
-        ("agent", "valve", "failed", "device-error", "ci"),
-    ]
-    assert msgspec.json.decode(hooks[0].what) == {"write": {"device": "pump", "values": {"lamp": 1}}}
 
 
 async def test_a_lease_ends_when_its_time_is_over(store: SqliteStore, time: Clock) -> None:
@@ -232,7 +146,7 @@ async def test_a_higher_priority_gets_the_bench_made_safe_and_cleaned_up(store: 
 
 
 async def test_a_lease_is_preempted_while_it_is_prepared(store: SqliteStore) -> None:
-    rig = LeasedRig(store, HOOKS)
+    rig = LeasedRig(store, {"before_lease": HOOKS["before_lease"]})
     async with rig.at_work():
         rig.drivers["pump"].hangs = True
         low = asyncio.create_task(rig.reserve("low"))

@@ -1,0 +1,126 @@
+"""Hooks on a bench of scripted devices: in order, within their time, bound by what binds commands."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from leased_bench import DEVICES, HOOKS, LeasedRig, open_store, set_clocks
+from scripted_bench import until
+
+from agent.store import AuditEntry, SqliteStore
+from protocols.base import DriverError, Refused
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
+    set_clocks(monkeypatch)
+    one = open_store(tmp_path)
+    yield one
+    one.close()
+
+
+async def test_where_a_hook_before_it_fails_there_is_no_lease(store: SqliteStore) -> None:
+    hooks = {"before_lease": HOOKS["before_lease"], "after_lease": HOOKS["after_lease"][:1]}
+    rig = LeasedRig(store, hooks)
+    rig.drivers["valve"].refuses = {"lamp"}
+    async with rig.at_work():
+        with pytest.raises(DriverError, match=r"hook before_lease\.1 failed: valve refuses lamp") as caught:
+            await rig.reserve()
+        assert caught.value.code == "device-error"
+        assert rig.leases.shown() is None
+        assert rig.may("pump", None) == "ok"
+    assert rig.writes() == ["pump lamp=1", "pump speed=0", "valve spool=5", "pump lamp=2"]
+    assert rig.story() == ["failed ci", "drive lease-end"]
+    assert not rig.safety.faults
+
+
+async def test_a_hook_that_takes_too_long_is_broken_off(store: SqliteStore) -> None:
+    before = [{"write": {"device": "pump", "values": {"lamp": 1}}, "timeout": 0.02}]
+    rig = LeasedRig(store, {"before_lease": before})
+    async with rig.at_work():
+        rig.drivers["pump"].hangs = True
+        with pytest.raises(DriverError, match=r"pump took longer than 0\.02 s") as caught:
+            await rig.reserve("ci", "pump")
+        assert caught.value.code == "timeout"
+
+
+async def test_a_hook_is_broken_off_when_somebody_makes_the_bench_safe(store: SqliteStore) -> None:
+    rig = LeasedRig(store, {"before_lease": HOOKS["before_lease"]})
+    async with rig.at_work():
+        rig.drivers["pump"].hangs = True
+        reserving = asyncio.create_task(rig.reserve("ci", "pump"))
+        await until(lambda: (rig.leases.shown() or {}).get("state") == "preparing")
+        await asyncio.sleep(0)
+        await rig.safety.drive("command")
+        with pytest.raises(DriverError, match="broken off to make device pump safe"):
+            await reserving
+        assert rig.leases.shown() is None
+
+
+async def test_hooks_are_bound_by_interlocks(store: SqliteStore) -> None:
+    pump = {"speed": {"safe": 0, "requires": {"lamp": {"max": 0}}}, "lamp": {}}
+    before = [{"write": {"device": "pump", "values": {name: 1}}} for name in ("lamp", "speed")]
+    rig = LeasedRig(store, {"before_lease": before}, devices={**DEVICES, "pump": pump})
+    async with rig.at_work():
+        with pytest.raises(DriverError, match=r"before_lease\.1 failed: interlock of pump\.speed") as caught:
+            await rig.reserve()
+    assert caught.value.code == "device-error"
+    assert "pump speed=1" not in rig.writes()
+
+
+async def test_hooks_call_what_a_device_can_do(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    async def call(method: str, args: Mapping[str, Any]) -> Any:
+        called.append((method, args))
+        if len(called) > 1:
+            raise Refused("malformed", "identify takes no level twice")
+
+    hook = {"call": {"device": "pump", "method": "identify", "args": {"level": "basic"}}}
+    rig = LeasedRig(store, {"before_lease": [hook, hook, hook]})
+    monkeypatch.setattr(rig.drivers["pump"], "call", call)
+    async with rig.at_work():
+        with pytest.raises(DriverError, match=r"before_lease\.1 failed: identify takes no level twice"):
+            await rig.reserve()
+    assert called == [("identify", {"level": "basic"})] * 2
+
+
+async def test_a_hook_that_fails_after_it_is_a_fault_until_a_person_has_looked(store: SqliteStore) -> None:
+    rig = LeasedRig(store, {"after_lease": HOOKS["after_lease"]})
+    rig.drivers["pump"].refuses = {"lamp"}
+    async with rig.at_work():
+        token = await rig.reserve()
+        await rig.release(token)
+        assert "after_lease.0 failed: pump refuses lamp" in rig.safety.faults["hook"]
+        assert rig.leases.shown() is None
+        assert "valve lamp=2" not in rig.writes()
+
+
+async def test_hooks_are_audited(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    audited: list[AuditEntry] = []
+    monkeypatch.setattr(store, "audit", audited.append)
+    rig = LeasedRig(store, {"before_lease": HOOKS["before_lease"]})
+    rig.drivers["valve"].refuses = {"lamp"}
+    async with rig.at_work():
+        with pytest.raises(DriverError):
+            await rig.reserve()
+    hooks = [entry for entry in audited if entry.op == "hook"]
+    assert [(one.who, one.device, one.status, one.code, one.holder) for one in hooks] == [
+        ("agent", "pump", "ok", "", "ci"),
+        ("agent", "valve", "failed", "device-error", "ci"),
+    ]
+    assert msgspec.json.decode(hooks[0].what) == {"write": {"device": "pump", "values": {"lamp": 1}}}
+
+
+async def test_hooks_of_devices_outside_the_lease_are_left_away(store: SqliteStore) -> None:
+    rig = LeasedRig(store, HOOKS)
+    async with rig.at_work():
+        token = await rig.reserve("ci", "valve")
+        assert rig.may("pump", None) == "ok"
+        assert rig.may("valve", None) == "lease-held"
+        assert not rig.leases.covers_all()
+        await rig.release(token)
+    assert rig.writes() == ["valve lamp=1", "valve spool=5", "valve lamp=2"]
