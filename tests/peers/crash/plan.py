@@ -20,18 +20,22 @@ class Fault(enum.Enum):
     AGENT = "the agent is killed"
     AGENT_AGAIN = "the agent is killed, and killed again as it starts"
     CUT = "the agent's connections are cut"
+    AGENT_ALONE = "the agent is killed while it has no connection"
     FREEZE = "the broker is frozen for a while"
+    CUT_IN_FREEZE = "the agent's connections are cut while the broker is frozen and settles nothing"
     AGENT_IN_FREEZE = "the agent is killed while the broker is frozen"
     BROKER = "the broker is killed"
     BOTH = "both are killed"
 
 
 _DECK = (
-    *(Fault.AGENT,) * 13,
+    *(Fault.AGENT,) * 9,
     *(Fault.AGENT_AGAIN,) * 3,
-    *(Fault.CUT,) * 4,
-    *(Fault.FREEZE,) * 2,
-    Fault.AGENT_IN_FREEZE,
+    *(Fault.AGENT_ALONE,) * 3,
+    *(Fault.CUT,) * 3,
+    Fault.FREEZE,
+    *(Fault.CUT_IN_FREEZE,) * 2,
+    *(Fault.AGENT_IN_FREEZE,) * 2,
     Fault.BROKER,
     Fault.BOTH,
 )

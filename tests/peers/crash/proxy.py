@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 _CHUNK = 64 * 1024
 
@@ -13,6 +13,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._ends: set[asyncio.StreamWriter] = set()
+        self._severed = False
         self.port = 0
 
     def cut(self) -> None:
@@ -20,11 +21,23 @@ class Proxy:
         for end in self._ends:
             end.transport.abort()
 
+    @contextlib.contextmanager
+    def severed(self) -> Iterator[None]:
+        """Inside, connections are cut, and new ones too."""
+        self.cut()
+        self._severed = True
+        try:
+            yield
+        finally:
+            self._severed = False
+
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection until either end has gone."""
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.callback(self._drop, writer)
             self._ends.add(writer)
+            if self._severed:
+                return
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             stack.callback(self._drop, far_writer)
             self._ends.add(far_writer)

@@ -22,7 +22,7 @@ from crash.rig import Agent, Devices, devices
 
 SAMPLES, AVAILABILITY = "io.hilgate.samples.v1", "io.hilgate.availability.v1"
 RESEND_S = 3.0
-"""A sender that has no result for so long sends its command again: a dying broker may lose one."""
+"""After a broker was killed, what has no result for so long is sent again: it may not have got it."""
 PATIENCE_S = 60.0
 """By then everything has to be answered."""
 
@@ -58,11 +58,12 @@ class Session:
         self._give(one.orders)
         await asyncio.sleep(one.delay)
         self._take_heard()
-        self._note(f"{len([order for order in one.orders if order.message_id in self._answered])} answered")
+        self._note(f"{len(self._answered.intersection(order.message_id for order in one.orders))} answered")
         await self._strike(one)
         # Its answer tells that the bench is up again, so that the next fault finds one at work.
         self._give([after := Order({"op": "ping"}, f"r{one.number}-after")])
-        await self._until_answered([*one.orders, after])
+        sent_for_good = one.fault not in (Fault.BROKER, Fault.BOTH)
+        await self._until_answered([*one.orders, after], sent_for_good=sent_for_good)
         prove(proof.wrong_results(self._orders, self._heard), self._wrong_effects(one.orders))
 
     async def finish(self) -> None:
@@ -109,24 +110,37 @@ class Session:
                 await self._replace_agent()
                 await asyncio.sleep(one.pause)
                 await self._replace_agent()
+            case Fault.AGENT_ALONE:
+                with self._link.severed():
+                    self._note("connections cut")
+                    await asyncio.sleep(one.pause)
+                    await self._replace_agent()
             case Fault.CUT:
-                self._link.cut()
-                self._note("connections cut")
+                self._cut()
             case Fault.FREEZE:
                 with self._frozen():
                     await asyncio.sleep(one.pause)
+            case Fault.CUT_IN_FREEZE:
+                with self._frozen():
+                    await asyncio.sleep(one.pause)
+                    self._cut()
             case Fault.AGENT_IN_FREEZE:
                 with self._frozen():
-                    await self._replace_agent()
                     await asyncio.sleep(one.pause)
+                    await self._replace_agent()
             case Fault.BROKER:
                 await self._kill_broker()
                 await asyncio.sleep(one.pause)
                 await self._start_broker()
             case Fault.BOTH:
                 await self._kill_broker()
+                await asyncio.sleep(one.pause)
                 await self._replace_agent()
                 await self._start_broker()
+
+    def _cut(self) -> None:
+        self._link.cut()
+        self._note("connections cut")
 
     async def _replace_agent(self) -> None:
         await self._agent.kill()
@@ -153,19 +167,22 @@ class Session:
 
     # -- waiting --------------------------------------------------------------------------------
 
-    async def _until_answered(self, orders: Iterable[Order]) -> None:
+    async def _until_answered(self, orders: Iterable[Order], *, sent_for_good: bool) -> None:
         def waiting() -> list[Order]:
             return [order for order in orders if order.message_id not in self._answered]
 
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RESEND_S):
-                        return await self._until(lambda: not waiting())
-                self._note(f"no result of {[order.message_id for order in waiting()]}: sent again")
-                for order in waiting():
-                    self.sent_again += 1
-                    self._desk.send(order.body, order.message_id)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(None if sent_for_good else RESEND_S):
+                            return await self._until(lambda: not waiting())
+                    self._note(f"no result of {_names(waiting())}: sent again")
+                    self.sent_again += len(waiting())
+                    for order in waiting():
+                        self._desk.send(order.body, order.message_id)
+        except TimeoutError:
+            raise AssertionError(f"no result of {_names(waiting())} in {PATIENCE_S:g} s") from None
 
     async def _until_measured(self) -> None:
         """Waits for samples of all devices taken from now on: channels are in order, so all else has come."""
@@ -211,6 +228,10 @@ def prove(*violations: list[str]) -> None:
     """Fails with all that was violated."""
     found = list(itertools.chain(*violations))
     assert not found, "\n".join(found)
+
+
+def _names(orders: Iterable[Order]) -> str:
+    return ", ".join(order.message_id for order in orders)
 
 
 def _taken(event: Mapping[str, Any]) -> float:
