@@ -1,7 +1,7 @@
 """Hooks on a bench of scripted devices: in order, within their time, bound by what binds commands."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import pytest
 from leased_bench import DEVICES, HOOKS, LeasedRig, open_store, set_clocks
 from scripted_bench import until
 
+from agent.lease import hooks
 from agent.store import AuditEntry, SqliteStore
-from protocols.base import DriverError, Refused
+from protocols.base import DriverError, Refused, Sample, Value
 
 
 @pytest.fixture
@@ -47,17 +48,56 @@ async def test_a_hook_that_takes_too_long_is_broken_off(store: SqliteStore) -> N
         assert caught.value.code == "timeout"
 
 
-async def test_a_hook_is_broken_off_when_somebody_makes_the_bench_safe(store: SqliteStore) -> None:
+async def test_a_hook_is_broken_off_when_somebody_makes_the_bench_safe(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way = asyncio.Event()
+
+    async def hang(values: Mapping[str, Value]) -> Sample:
+        under_way.set()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # never
+
     rig = LeasedRig(store, {"before_lease": HOOKS["before_lease"]})
+    monkeypatch.setattr(rig.drivers["pump"], "write", hang)
     async with rig.at_work():
-        rig.drivers["pump"].hangs = True
         reserving = asyncio.create_task(rig.reserve("ci", "pump"))
-        await until(lambda: (rig.leases.shown() or {}).get("state") == "preparing")
-        await asyncio.sleep(0)
+        await under_way.wait()
         await rig.safety.drive("command")
         with pytest.raises(DriverError, match="broken off to make device pump safe"):
             await reserving
         assert rig.leases.shown() is None
+
+
+async def test_nothing_is_cleaned_up_before_what_prepared_it_is_over(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = LeasedRig(store, {"before_lease": [{"run": ["prepare"]}], "after_lease": [{"run": ["clean"]}]})
+
+    async def program(command: Sequence[str], *_: Any) -> None:
+        rig.log.append(f"{command[0]} begins")
+        try:
+            if len(rig.log) == 1:
+                await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0.02)  # killed, and not at once dead
+            rig.log.append(f"{command[0]} is over")
+
+    monkeypatch.setattr(hooks, "run", program)
+    async with rig.at_work():
+        low = asyncio.create_task(rig.reserve("low", "pump"))
+        await until(lambda: rig.log)
+        await rig.reserve("boss", "pump", priority=1)
+        with pytest.raises(Refused, match="boss asked"):
+            await low
+    assert [line for line in rig.log if " read " not in line] == [
+        "prepare begins",
+        "prepare is over",
+        "pump speed=0",
+        "clean begins",
+        "clean is over",
+        "prepare begins",
+        "prepare is over",
+    ]
 
 
 async def test_hooks_are_bound_by_interlocks(store: SqliteStore) -> None:
