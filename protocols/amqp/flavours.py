@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import quote
 
@@ -17,8 +16,7 @@ _DURABLE = 2
 """Terminus durability `unsettled-state`."""
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """A logical address.
 
     `topic`: a copy to every subscriber; a receiver may use `*` (one word) and `#` (any number of words).
