@@ -65,6 +65,12 @@ def test_everything_writable_in_a_shipped_profile_has_a_safe_value(name: str) ->
 
 GOOD = """
 profile: rig
+hooks:
+  before_lease:
+    - run: [/usr/local/bin/power, "on"]
+      timeout: 20s
+    - write: {device: plc, values: {setpoint: 0}}
+    - call: {device: plc, method: identify}
 templates: {cell: {table: input, unit: V}}
 devices:
   plc:
@@ -91,6 +97,10 @@ def test_what_is_filled_in_may_stand_there(schema: Schema) -> None:
         ("profile: rig", "profil: rig", ""),
         ("protocol: modbus", "protocol: modbuss", "devices.plc.protocol"),
         ("  plc:", "  bench:", "devices"),
+        ("before_lease", "before_laese", "hooks"),
+        ("timeout: 20s", "timeout: 20", "hooks.before_lease.0.timeout"),
+        ("timeout: 20s", "call: {device: plc, method: identify}", "hooks.before_lease.0"),
+        ("{setpoint: 0}", "{}", "hooks.before_lease.1.write"),
         ("address_base: 0", "address_base: 2", "devices.plc.address_base"),
         ("address_base: 0", "address_base: 0\n    poll: 100", "devices.plc.poll"),
         ("port: \"${PORT:-502}\"", "port: ${}", "devices.plc.connection"),
