@@ -12,6 +12,9 @@ from protocols.base import DeviceConfig, DriverError, Sample, Value
 DEVICE_LIMIT_S = 2.0
 """Most time that one device may take to be made safe."""
 
+READ_AGAIN_S = 0.05
+"""Pause before a safe value that does not show yet is read again."""
+
 
 class Target(Readable, Protocol):
     """A device, or its driver alone."""
@@ -103,16 +106,21 @@ class _Attempt:
             outcome.reason = ""
 
     async def verify(self) -> None:
-        """Reads back what was written and can be read."""
+        """Reads back what was written and can be read, until it is so or the time is over."""
         written = {name: value for name, value in self._written.items() if self._points[name].readable}
-        if not written:
-            return
+        while written:
+            differs = await self._differing(written)
+            for name in written:
+                self._judge(self.outcomes[name], differs.get(name, ""))
+            if not differs:
+                return
+            # A device may show late what it was told.
+            await asyncio.sleep(READ_AGAIN_S)
+
+    async def _differing(self, written: Mapping[str, Value]) -> Mapping[str, str]:
         try:
-            differs = (await read_back(self._device, written)).differs
+            return (await read_back(self._device, written)).differs
         except DriverError as error:
-            differs = dict.fromkeys(written, f"written, but not read back: {error}")
+            return dict.fromkeys(written, f"written, but not read back: {error}")
         except Exception as error:  # noqa: BLE001  # as above
-            text = f"written, but not read back: {type(error).__name__}: {error}"
-            differs = dict.fromkeys(written, text)
-        for name in written:
-            self._judge(self.outcomes[name], differs.get(name, ""))
+            return dict.fromkeys(written, f"written, but not read back: {type(error).__name__}: {error}")

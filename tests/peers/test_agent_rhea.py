@@ -102,7 +102,8 @@ async def test_commands_are_answered(meet: Meet) -> None:
         assert (pong["status"], pong["op"], pong["code"]) == ("ok", "ping", "")
         described = await ask({"op": "describe"})
         setpoint = described["data"]["devices"]["pump-plc"]["points"]["setpoint"]
-        assert setpoint == {"unit": "rpm", "type": "number", "access": "rw", "min": 0, "max": 3000, "safe": 0}
+        limits = {"min": 0, "max": 3000, "max_rate": 1000, "safe": 0}
+        assert setpoint == {"unit": "rpm", "type": "number", "access": "rw"} | limits
 
         written = await ask(
             {"op": "write", "device": "pump-plc", "values": {"setpoint": 1234.5}, "verify": True}

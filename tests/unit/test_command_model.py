@@ -273,11 +273,13 @@ class Bench(RuleBasedStateMachine):
         self.queue.unsettled.clear()
         self.start()
 
-    @rule()
-    def touch_and_die(self) -> None:
-        """The worst instant: the device has just done it."""
+    @rule(looked_up=st.integers(1, 3), counted=st.booleans())
+    def touch_and_die(self, looked_up: int, counted: bool) -> None:
+        """The worst instant: the device has just done it, and hardly anything of it is on disk."""
+        self.deliver(looked_up)
+        self.commit(looked_up)
         self.let_go_on(True)
-        self.kill(True)
+        self.kill(counted)
 
     # -- what has to hold -----------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from scripted_bench import Rig, until
 
 from agent.safety import driving, keeper
 from agent.store import SqliteStore
-from protocols.base import DeviceState, Refused
+from protocols.base import DeviceState, Refused, Sample
 
 PUMP = {"speed": {"safe": 0}, "relief": {"safe": 20}, "ready": {"access": "ro"}, "free": {}}
 VALVE = {"spool": {"safe": 5}, "enable": {"table": "coil", "safe": False}, "key": {"access": "wo", "safe": 9}}
@@ -170,6 +170,22 @@ async def test_one_point_of_several_that_cannot_be_read_back_is_not_safe(store: 
         body = await rig.safety.drive("command")
     assert points(body, "pump") == {"speed": (True, False), "relief": (True, True)}
     assert reason(body, "pump", "speed") == "speed was written as 0 and reads back as timeout"
+
+
+async def test_a_device_that_shows_late_what_it_was_told_is_read_again(store: SqliteStore) -> None:
+    rig = Rig(store, {"pump": PUMP})
+    driver = rig.drivers["pump"]
+    truly, shown = driver.read, iter([1, 1])
+
+    async def read(points: Any) -> Any:
+        sample = await truly(points)
+        return Sample(sample.time_ns, {**sample.values, "speed": next(shown, 0)})
+
+    async with rig.running():
+        driver.read = read  # type: ignore[method-assign]
+        body = await rig.safety.drive("command")
+    assert points(body, "pump") == {"speed": (True, True), "relief": (True, True)}
+    assert next(shown, None) is None
 
 
 @pytest.mark.usefixtures("_hurried")
