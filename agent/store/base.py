@@ -26,7 +26,7 @@ class Lane(enum.IntEnum):
     RESULT = 2
 
 
-class Outgoing(msgspec.Struct, eq=False):
+class Outgoing(msgspec.Struct, eq=False, gc=False):
     """One encoded message that waits for its `accepted`."""
 
     address: Address
@@ -104,7 +104,7 @@ class Outbox(Protocol):
         """Makes messages in flight wait again, in their old order."""
 
     def losses(self) -> Sequence[Loss]:
-        """What was given up and not yet said, one entry per source and reason."""
+        """What was given up and not yet said, by source and reason; later ones count apart from these."""
 
     def said(self, losses: Sequence[Loss]) -> None:
         """Forgets losses; belongs `together` with the events that say them."""

@@ -161,7 +161,7 @@ class Keeper:
 
     def _commit(self, units: Sequence[Unit], report: Report) -> None:
         target, answers = self._target, []
-        with self._memory.transaction(), target.transaction():  # the disk commits first: it may fail
+        with target.transaction():
             if target is not self._memory:
                 self._adopt(report)
             change = self._spool.write(units)
@@ -172,6 +172,9 @@ class Keeper:
                 answers += [answer for one in unit.operations if (answer := one(target)) is not None]
             if units:
                 self._note_time(MOMENT_S)
+        if change.fresh_in_memory or change.gone_in_memory:
+            with self._memory.transaction():
+                self._spool.write_memory(change)
         self._spool.committed(change, report)
         report.answers += answers
 

@@ -26,6 +26,16 @@ def size_of(message: Outgoing) -> int:
     return len(message.data) + MESSAGE_OVERHEAD
 
 
+def is_plain(one: Outgoing) -> bool:
+    """Whether the columns expires, address, counter and durable have their defaults."""
+    return (
+        one.expires is None
+        and one.durable
+        and one.address.kind != "direct"
+        and (one.counter == one.source or not one.counter)
+    )
+
+
 def to_row(one: Outgoing) -> tuple[Any, ...]:
     """The values of `COLUMNS`."""
     return (

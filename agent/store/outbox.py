@@ -20,11 +20,10 @@ SLOW_BYTES = 16 * 1024 * 1024
 
 
 class _Line:
-    """One channel: what may be taken, and all that is not done yet."""
+    """One channel: what may be taken."""
 
     def __init__(self) -> None:
         self.waiting: deque[Outgoing] = deque()
-        self.held: dict[int, Outgoing] = {}
         self.filled = asyncio.Event()
 
 
@@ -38,6 +37,8 @@ class SqliteOutbox:
         self._max_age = max_age
         self._on_channel: Callable[[Address], None] = lambda _: None
         self._lines: dict[Address, _Line] = {}
+        self._held: dict[int, Outgoing] = {}
+        """All that may be taken or is in flight."""
         self._messages = 0
         self._bytes = 0
         self._on_the_way = 0
@@ -71,7 +72,8 @@ class SqliteOutbox:
 
     def put(self, message: Outgoing) -> None:
         """Takes a message, which `take` gives once it is stored."""
-        message.at = self._timeline.now()
+        puts = self._handover.unit.puts
+        message.at = puts[-1].at if puts else self._timeline.now()  # what is put in one turn is of one age
         if message.channel not in self._lines:
             self._line(message.channel)
         if refusal := self._refusal(message):
@@ -79,7 +81,7 @@ class SqliteOutbox:
             return
         self._on_the_way += len(message.data)
         self._grow(1, size_of(message))
-        self._handover.unit.puts.append(message)
+        puts.append(message)
         self._handover.changed()
 
     def take(self, channel: Address) -> Outgoing | None:
@@ -102,7 +104,7 @@ class SqliteOutbox:
 
     def done(self, message: Outgoing) -> None:
         """Forgets a message."""
-        if self._lines[message.channel].held.pop(message.id, None) is None:
+        if self._held.pop(message.id, None) is None:
             return
         self._handover.unit.gone.append(message.id)
         self._handover.changed()
@@ -132,8 +134,8 @@ class SqliteOutbox:
 
     def stats(self) -> OutboxStats:
         """What waits now."""
-        heads = [next(iter(line.held.values())).at for line in self._lines.values() if line.held]
-        age = self._timeline.now() - min(heads) if heads else 0.0
+        oldest = min((message.at for message in self._held.values()), default=None)
+        age = 0.0 if oldest is None else self._timeline.now() - oldest
         return OutboxStats(self._messages, self._bytes, round(age, 3))
 
     async def empty(self) -> None:
@@ -147,10 +149,11 @@ class SqliteOutbox:
         self._room = report.room
         self._grow(report.messages, report.bytes)
         for message in report.pushed:
+            self._held[message.id] = message
             line = self._line(message.channel)
-            line.held[message.id] = message
             line.waiting.append(message)
-            line.filled.set()
+            if len(line.waiting) == 1:
+                line.filled.set()
         for message in report.unkept:
             self._grow(-1, -size_of(message))
             self._count_lost(message, "internal-error")
@@ -250,11 +253,11 @@ class SqliteOutbox:
         return ""
 
     def _grow(self, messages: int, size: int) -> None:
+        if not self._messages:
+            self._emptied.clear()
         self._messages += messages
         self._bytes += size
-        if self._messages:
-            self._emptied.clear()
-        else:
+        if not self._messages:
             self._emptied.set()
 
     def _line(self, channel: Address) -> _Line:

@@ -19,8 +19,11 @@ ENTRY_OVERHEAD = 512
 PRUNE_STEP = 64
 """Rows that one commit prunes at most beside what it adds: so pruning keeps up and never stalls."""
 
-GRAVES = 10_000
+GRAVES = 1000
 """Dead letters kept; of more the oldest go."""
+GRAVE_BYTES = 64 * 1024 * 1024
+AUDIT_ROWS = 1_000_000
+"""Audit entries kept; of more the oldest go."""
 
 _LETTER = f"buried_ns, reason, channel, {COLUMNS}"
 _ENTRY = "key, op, received_ns, reply_to, correlation_id, result, event_id, sequence, time_ns"
@@ -114,13 +117,18 @@ class Records:
     # -- dead letters ---------------------------------------------------------------------------
 
     def bury(self, graves: Sequence[Grave]) -> None:
-        """Adds dead letters, and forgets the oldest over the bound."""
+        """Adds dead letters, and forgets the oldest over the bounds."""
         self.database.executemany(
             f"INSERT INTO dead_letters ({_LETTER}) VALUES (?, ?, ?, {PLACES})",
             [(one.buried_ns, one.reason, one.id >> NUMBER_BITS, *to_row(one.message)) for one in graves],
         )
+        # The newest come first; the first whose sum is over a bound goes, and all that are older.
         self.database.execute(
-            "DELETE FROM dead_letters WHERE id <= (SELECT max(id) FROM dead_letters) - ?", (GRAVES,)
+            "DELETE FROM dead_letters WHERE id <= (SELECT id FROM (SELECT id,"
+            " sum(length(data)) OVER newest AS bytes, row_number() OVER newest AS number"
+            " FROM dead_letters WINDOW newest AS (ORDER BY id DESC))"
+            " WHERE bytes > ? OR number > ? LIMIT 1)",
+            (GRAVE_BYTES, GRAVES),
         )
 
     # -- journal --------------------------------------------------------------------------------
@@ -176,8 +184,9 @@ class Records:
             [(now, *astuple(one)) for one in entries],
         )
         self.database.execute(
-            "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY id LIMIT ?) AND at < ?",
-            (PRUNE_STEP, now - self._limits.audit_age),
+            "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY id LIMIT ?)"
+            " AND (at < ? OR id <= (SELECT max(id) FROM audit) - ?)",
+            (PRUNE_STEP, now - self._limits.audit_age, AUDIT_ROWS),
         )
 
     # -- moving ---------------------------------------------------------------------------------

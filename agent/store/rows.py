@@ -7,11 +7,15 @@ from typing import Literal, cast
 import msgspec
 
 from agent.store.base import Outgoing
-from agent.store.message import COLUMNS, MESSAGE_OVERHEAD, PLACES, from_row, size_of, to_row
+from agent.store.message import COLUMNS, MESSAGE_OVERHEAD, PLACES, from_row, is_plain, size_of, to_row
 from agent.store.schema import NUMBER_BITS
 from protocols.amqp.flavours import Address
 
 _INSERT = f"INSERT INTO outbox (id, {COLUMNS}) VALUES (?, {PLACES})"
+_INSERT_PLAIN = (
+    "INSERT INTO outbox (id, lane, at, source, sequence, time_ns, event_id, data)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _NEXT = f"SELECT id, {COLUMNS} FROM outbox WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
 _BYTES = f"coalesce(sum(length(data) + {MESSAGE_OVERHEAD}), 0)"
 
@@ -51,7 +55,17 @@ class Rows:
 
     def insert(self, messages: Iterable[Outgoing]) -> None:
         """Adds messages that have their ids."""
-        self._database.executemany(_INSERT, [(one.id, *to_row(one)) for one in messages])
+        plain: list[tuple[object, ...]] = []
+        others: list[tuple[object, ...]] = []
+        for one in messages:
+            if is_plain(one):  # most are, and binding a value costs as much as storing it
+                plain.append(_plain_row(one))
+            else:
+                others.append((one.id, *to_row(one)))
+        if plain:
+            self._database.executemany(_INSERT_PLAIN, plain)
+        if others:
+            self._database.executemany(_INSERT, others)
 
     def delete(self, messages: Iterable[Outgoing]) -> None:
         """Forgets messages."""
@@ -98,3 +112,7 @@ class Rows:
                 break
         cursor.close()
         return found
+
+
+def _plain_row(one: Outgoing) -> tuple[int, int, float, str, int, int, str, bytes]:
+    return one.id, int(one.lane), one.at, one.source, one.sequence, one.time_ns, one.event_id, one.data

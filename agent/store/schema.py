@@ -30,7 +30,7 @@ _MESSAGE = """
     sequence INTEGER NOT NULL,
     time_ns INTEGER NOT NULL,
     event_id TEXT NOT NULL,
-    durable INTEGER NOT NULL,
+    durable INTEGER NOT NULL DEFAULT 1,
     data BLOB NOT NULL
 """
 

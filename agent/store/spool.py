@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agent.store.base import Outgoing
-from agent.store.message import size_of
+from agent.store.message import MESSAGE_OVERHEAD, size_of
 from agent.store.rows import Rows, first_id
 from agent.store.schema import NUMBER_BITS
 from agent.store.unit import Report, Unit
@@ -57,8 +57,12 @@ class Change:
     messages: int
     bytes: int
     memory_bytes: int
-    puts: list[tuple[Line, Outgoing]] = field(default_factory=list)
-    gone: list[tuple[Line, Outgoing]] = field(default_factory=list)
+    channels: list[Line] = field(default_factory=list)
+    """Those that are new on disk."""
+    puts: list[Outgoing] = field(default_factory=list)
+    gone: list[Outgoing] = field(default_factory=list)
+    fresh_in_memory: list[Outgoing] = field(default_factory=list)
+    gone_in_memory: list[Outgoing] = field(default_factory=list)
 
 
 class Spool:
@@ -99,40 +103,52 @@ class Spool:
     def write(self, units: Iterable[Unit]) -> Change:
         """Writes what units do to the outbox, inside a transaction."""
         change = Change(self._number, self.messages, self.bytes, self.memory_bytes)
+        fresh: list[Outgoing] = []
+        gone: list[Outgoing] = []
         for unit in units:
             for message in unit.puts:
                 channel = message.channel
                 line = self._lines.get(channel) or self._add(channel, self._new_number())
                 change.number += 1
                 message.id = first_id(line.number) | change.number
-                change.puts.append((line, message))
+                change.puts.append(message)
+                self._count(message, 1, fresh, change.fresh_in_memory, change)
             for number in unit.gone:
                 line = self._by_number[number >> NUMBER_BITS]
                 if (held := line.held.get(number)) is not None:
-                    change.gone.append((line, held))
-        fresh, fresh_in_memory = self._apart(message for _, message in change.puts)
-        gone, gone_in_memory = self._apart(message for _, message in change.gone)
-        change.messages += len(fresh) - len(gone)
-        change.bytes += sum(map(size_of, fresh)) - sum(map(size_of, gone))
-        change.memory_bytes += sum(map(size_of, fresh_in_memory)) - sum(map(size_of, gone_in_memory))
+                    change.gone.append(held)
+                    self._count(held, -1, gone, change.gone_in_memory, change)
         if self._disk is not None and self._overlay_from is None:
-            for line in {id(line): line for line, _ in change.puts if not line.kept}.values():
-                self._disk.add_channel(line.address, line.number)
-            if fresh or gone:
-                self._disk.insert(fresh)
-                self._disk.delete(gone)
-                self._disk.set_totals(change.messages, change.bytes, change.number)
-        self._memory.insert(fresh_in_memory)
-        self._memory.delete(gone_in_memory)
+            self._write_disk(fresh, gone, change)
         return change
 
-    def _apart(self, messages: Iterable[Outgoing]) -> tuple[list[Outgoing], list[Outgoing]]:
-        """What is on disk, and what is in memory."""
-        on_disk: list[Outgoing] = []
-        in_memory: list[Outgoing] = []
-        for message in messages:
-            (in_memory if self._in_memory(message) else on_disk).append(message)
-        return on_disk, in_memory
+    def _count(
+        self,
+        message: Outgoing,
+        sign: int,
+        on_disk: list[Outgoing],
+        in_memory: list[Outgoing],
+        change: Change,
+    ) -> None:
+        size = sign * (len(message.data) + MESSAGE_OVERHEAD)
+        if self._in_memory(message):
+            in_memory.append(message)
+            change.memory_bytes += size
+        else:
+            on_disk.append(message)
+            change.messages += sign
+            change.bytes += size
+
+    def _write_disk(self, fresh: list[Outgoing], gone: list[Outgoing], change: Change) -> None:
+        assert self._disk is not None
+        for line in self._by_number.values():
+            if not line.kept:
+                self._disk.add_channel(line.address, line.number)
+                change.channels.append(line)
+        if fresh or gone:
+            self._disk.insert(fresh)
+            self._disk.delete(gone)
+            self._disk.set_totals(change.messages, change.bytes, change.number)
 
     def _in_memory(self, message: Outgoing) -> bool:
         if self._disk is None or not message.durable:
@@ -143,14 +159,23 @@ class Spool:
         """Takes over what is now true, and hands on what is new."""
         self._number, self.messages, self.bytes = change.number, change.messages, change.bytes
         self.memory_bytes = change.memory_bytes
-        for line, message in change.puts:
-            if not line.behind and len(line.held) < WINDOW and line.held_bytes < WINDOW_BYTES:
+        lines = self._by_number
+        for line in change.channels:
+            line.kept = True
+        for message in change.puts:
+            line = lines[message.id >> NUMBER_BITS]
+            if line.pushed == line.last and len(line.held) < WINDOW and line.held_bytes < WINDOW_BYTES:
                 line.push(message, report)
             line.last = message.id
-            line.kept = line.kept or self._overlay_from is None
-        for line, message in change.gone:
+        for message in change.gone:
+            line = lines[message.id >> NUMBER_BITS]
             if line.held.pop(message.id, None) is not None:
-                line.held_bytes -= size_of(message)
+                line.held_bytes -= len(message.data) + MESSAGE_OVERHEAD
+
+    def write_memory(self, change: Change) -> None:
+        """Writes what is not for the disk, once the rest is committed there."""
+        self._memory.insert(change.fresh_in_memory)
+        self._memory.delete(change.gone_in_memory)
 
     # -- reading --------------------------------------------------------------------------------
 
