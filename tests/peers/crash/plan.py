@@ -21,6 +21,8 @@ class Fault(enum.Enum):
     AGENT_AGAIN = "the agent is killed, and killed again as it starts"
     CUT = "the agent's connections are cut"
     AGENT_ALONE = "the agent is killed while it has no connection"
+    STALL = "nothing arrives any more, and then the agent's connections are cut"
+    AGENT_IN_STALL = "the agent is killed after a while in which nothing arrived"
     FREEZE = "the broker is frozen for a while"
     CUT_IN_FREEZE = "the agent's connections are cut while the broker is frozen and settles nothing"
     AGENT_IN_FREEZE = "the agent is killed while the broker is frozen"
@@ -29,13 +31,15 @@ class Fault(enum.Enum):
 
 
 _DECK = (
-    *(Fault.AGENT,) * 9,
+    *(Fault.AGENT,) * 8,
     *(Fault.AGENT_AGAIN,) * 3,
-    *(Fault.AGENT_ALONE,) * 3,
+    *(Fault.AGENT_ALONE,) * 2,
     *(Fault.CUT,) * 3,
+    Fault.STALL,
+    *(Fault.AGENT_IN_STALL,) * 2,
     Fault.FREEZE,
     *(Fault.CUT_IN_FREEZE,) * 2,
-    *(Fault.AGENT_IN_FREEZE,) * 2,
+    Fault.AGENT_IN_FREEZE,
     Fault.BROKER,
     Fault.BOTH,
 )
@@ -50,8 +54,8 @@ class Order:
 
     body: dict[str, Any]
     message_id: str = ""
-    twice: bool = False
-    """It is sent twice at once, as an impatient sender does."""
+    thrice: bool = False
+    """It is sent twice at once, as an impatient sender does, and once more after the fault."""
     device: str = ""
     """Whose register is written, if any."""
     register: int = 0
@@ -86,7 +90,7 @@ def _round(chance: random.Random, number: int, fault: Fault, registers: dict[str
     ]
     chance.shuffle(orders)
     named = tuple(
-        replace(order, message_id=f"r{number}-{place}", twice=chance.random() < 0.15)
+        replace(order, message_id=f"r{number}-{place}", thrice=chance.random() < 0.15)
         for place, order in enumerate(orders)
     )
     # A broker takes some 10 to 50 ms to hand the commands over, an agent some 20 ms to carry them out.

@@ -14,6 +14,7 @@ class Proxy:
         self._target = target
         self._ends: set[asyncio.StreamWriter] = set()
         self._severed = False
+        self._stalled = False
         self.port = 0
 
     def cut(self) -> None:
@@ -31,6 +32,16 @@ class Proxy:
         finally:
             self._severed = False
 
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Inside, connections stay and carry nothing; what was sent is lost with them at the end."""
+        self._stalled = True
+        try:
+            yield
+        finally:
+            self.cut()
+            self._stalled = False
+
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection until either end has gone."""
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
@@ -42,8 +53,8 @@ class Proxy:
             stack.callback(self._drop, far_writer)
             self._ends.add(far_writer)
             pumps = [
-                asyncio.create_task(_pump(reader, far_writer), name="to the broker"),
-                asyncio.create_task(_pump(far_reader, writer), name="to the agent"),
+                asyncio.create_task(self._pump(reader, far_writer), name="to the broker"),
+                asyncio.create_task(self._pump(far_reader, writer), name="to the agent"),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -56,11 +67,11 @@ class Proxy:
         self._ends.discard(end)
         end.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK):
-        writer.write(data)
-        await writer.drain()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK):
+            if not self._stalled:
+                writer.write(data)
+                await writer.drain()
 
 
 @contextlib.asynccontextmanager

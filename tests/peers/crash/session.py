@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,15 @@ class Session:
     async def carry_out(self, one: Round) -> None:
         """Commands, a fault in the middle of them, and an answer to each in the end."""
         self._note(f"round {one.number}: {len(one.orders)} commands, then {one.fault.value}")
-        self._give(one.orders)
+        self._orders += (*one.orders, after := Order({"op": "ping"}, f"r{one.number}-after"))
+        several = [order for order in one.orders if order.thrice]
+        self._send([*one.orders, *several])
         await asyncio.sleep(one.delay)
         self._take_heard()
         self._note(f"{len(self._answered.intersection(order.message_id for order in one.orders))} answered")
         await self._strike(one)
-        # Its answer tells that the bench is up again, so that the next fault finds one at work.
-        self._give([after := Order({"op": "ping"}, f"r{one.number}-after")])
+        # The answer to the last tells that the bench is up again, so that the next fault finds one at work.
+        self._send([*several, after])
         sent_for_good = one.fault not in (Fault.BROKER, Fault.BOTH)
         await self._until_answered([*one.orders, after], sent_for_good=sent_for_good)
         prove(proof.wrong_results(self._orders, self._heard), self._wrong_effects(one.orders))
@@ -94,11 +96,9 @@ class Session:
         ]
         return "; ".join(parts)
 
-    def _give(self, orders: Sequence[Order]) -> None:
-        self._orders += orders
+    def _send(self, orders: Iterable[Order]) -> None:
         for order in orders:
-            for _ in range(2 if order.twice else 1):
-                self._desk.send(order.body, order.message_id)
+            self._desk.send(order.body, order.message_id)
 
     # -- faults ---------------------------------------------------------------------------------
 
@@ -115,6 +115,13 @@ class Session:
                     self._note("connections cut")
                     await asyncio.sleep(one.pause)
                     await self._replace_agent()
+            case Fault.STALL | Fault.AGENT_IN_STALL:
+                with self._link.stalled():
+                    self._note("nothing arrives")
+                    await asyncio.sleep(one.pause)
+                    if one.fault is Fault.AGENT_IN_STALL:
+                        await self._replace_agent()
+                self._note("connections cut")
             case Fault.CUT:
                 self._cut()
             case Fault.FREEZE:
@@ -179,8 +186,7 @@ class Session:
                             return await self._until(lambda: not waiting())
                     self._note(f"no result of {_names(waiting())}: sent again")
                     self.sent_again += len(waiting())
-                    for order in waiting():
-                        self._desk.send(order.body, order.message_id)
+                    self._send(waiting())
         except TimeoutError:
             raise AssertionError(f"no result of {_names(waiting())} in {PATIENCE_S:g} s") from None
 
