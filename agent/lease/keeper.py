@@ -95,7 +95,7 @@ class Leases:
         return Book(leases, ended)
 
     def _take_up(self) -> None:
-        """Ends what an earlier run prepared or was ending when it stopped."""
+        """Ends what an earlier run prepared when it stopped, and finishes what it was at."""
         now = self._store.timeline.now()
         for lease in list(self._book.leases):
             if lease.state in (State.WAITING, State.PREPARING):
@@ -103,6 +103,8 @@ class Leases:
                 self._record(lease)
             if lease.state is State.ENDING:
                 self._do(lease, self._end)
+            elif lease.state is State.LAPSED:
+                self._do(lease, self._lapse)
 
     def _tick(self) -> None:
         for lease in self._book.tick(self._store.timeline.now()):
@@ -132,7 +134,7 @@ class Leases:
         lease, preempted = self._book.reserve(wanted, digest(secret), self._store.timeline.now())
         self._record(*preempted)
         for other in preempted:
-            if other.expires is None:
+            if other.expires is None:  # it did not get as far: nothing is prepared for it any more
                 self._tasks[other].cancel()
             if other.state is State.ENDING:
                 self._do(other, self._end)

@@ -240,6 +240,21 @@ async def test_what_the_agent_s_end_broke_off_is_cleaned_up_by_the_next(
     assert again.writes() == ["pump speed=0", "valve spool=5", "pump lamp=2", "valve lamp=2"]
 
 
+async def test_what_was_not_made_safe_before_the_agent_s_end_is_made_safe_by_the_next(
+    store: SqliteStore, time: Clock
+) -> None:
+    async with (rig := LeasedRig(store)).at_work():
+        token = await rig.reserve("ci", "pump", deadman_s=5)
+        rig.drivers["pump"].hangs = True
+        time.go_on(5)
+        await until(lambda: "lapsed ci" in rig.story())
+    assert "drive dead-man" not in rig.story()
+    async with (rig := LeasedRig(store)).at_work():
+        await rig.renew(token)
+        assert rig.story() == ["drive dead-man", "renewed ci"]
+        assert rig.writes() == ["pump speed=0"]
+
+
 async def test_leases_that_cannot_be_read_are_over_and_a_fault(store: SqliteStore) -> None:
     store.remember(keeper.LEASES, b'[{"id": 7}]')
     rig = LeasedRig(store)
