@@ -82,7 +82,8 @@ class SqliteOutbox:
         self._on_the_way += len(message.data)
         self._grow(1, size_of(message))
         puts.append(message)
-        self._handover.changed()
+        if len(puts) == 1:
+            self._handover.changed()
 
     def take(self, channel: Address) -> Outgoing | None:
         """The oldest message that waits in this channel, now in flight."""
@@ -106,8 +107,10 @@ class SqliteOutbox:
         """Forgets a message."""
         if self._held.pop(message.id, None) is None:
             return
-        self._handover.unit.gone.append(message.id)
-        self._handover.changed()
+        gone = self._handover.unit.gone
+        gone.append(message.id)
+        if len(gone) == 1:
+            self._handover.changed()
         self._grow(-1, -size_of(message))
 
     def retry(self, messages: Sequence[Outgoing]) -> None:

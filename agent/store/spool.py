@@ -103,6 +103,7 @@ class Spool:
     def write(self, units: Iterable[Unit]) -> Change:
         """Writes what units do to the outbox, inside a transaction."""
         change = Change(self._number, self.messages, self.bytes, self.memory_bytes)
+        on_disk = self._disk is not None and self._overlay_from is None
         fresh: list[Outgoing] = []
         gone: list[Outgoing] = []
         for unit in units:
@@ -111,33 +112,19 @@ class Spool:
                 line = self._lines.get(channel) or self._add(channel, self._new_number())
                 change.number += 1
                 message.id = first_id(line.number) | change.number
-                change.puts.append(message)
-                self._count(message, 1, fresh, change.fresh_in_memory, change)
+                (fresh if on_disk and message.durable else change.fresh_in_memory).append(message)
+            change.puts += unit.puts
             for number in unit.gone:
-                line = self._by_number[number >> NUMBER_BITS]
-                if (held := line.held.get(number)) is not None:
-                    change.gone.append(held)
-                    self._count(held, -1, gone, change.gone_in_memory, change)
-        if self._disk is not None and self._overlay_from is None:
+                held = self._by_number[number >> NUMBER_BITS].held.get(number)
+                if held is not None:
+                    (change.gone_in_memory if self._in_memory(held) else gone).append(held)
+        change.gone = gone + change.gone_in_memory
+        change.messages += len(fresh) - len(gone)
+        change.bytes += _size_of_all(fresh) - _size_of_all(gone)
+        change.memory_bytes += _size_of_all(change.fresh_in_memory) - _size_of_all(change.gone_in_memory)
+        if on_disk:
             self._write_disk(fresh, gone, change)
         return change
-
-    def _count(
-        self,
-        message: Outgoing,
-        sign: int,
-        on_disk: list[Outgoing],
-        in_memory: list[Outgoing],
-        change: Change,
-    ) -> None:
-        size = sign * (len(message.data) + MESSAGE_OVERHEAD)
-        if self._in_memory(message):
-            in_memory.append(message)
-            change.memory_bytes += size
-        else:
-            on_disk.append(message)
-            change.messages += sign
-            change.bytes += size
 
     def _write_disk(self, fresh: list[Outgoing], gone: list[Outgoing], change: Change) -> None:
         assert self._disk is not None
@@ -272,3 +259,7 @@ class Spool:
         line = Line(address, number, first_id(number), first_id(number))
         self._lines[address] = self._by_number[number] = line
         return line
+
+
+def _size_of_all(messages: list[Outgoing]) -> int:
+    return sum([len(message.data) for message in messages]) + len(messages) * MESSAGE_OVERHEAD
