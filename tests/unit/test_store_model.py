@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from unittest import mock
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from storing import TOPIC, message
 
@@ -118,7 +118,9 @@ class Run:
         self.store.close()
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
+@example(["put", "stored", "take", "restart", "put", "stored", "take", "kill", "put"], 2)
+@example(["put", "passing", "put", "passing", "put", "stored", "take", "take", "done", "retry"], 1)
 @given(st.lists(st.sampled_from(OFTEN * 3 + SELDOM), max_size=60), st.integers(1, 6))
 def test_nothing_is_lost_reordered_or_numbered_twice(steps: list[Step], window: int) -> None:
     async def run(root: Path) -> None:
