@@ -75,9 +75,9 @@ class Ops:
             )
         return device
 
-    def queue_of(self, command: Command) -> str:
-        """The queue of a command that is for no device: what may take long holds up nothing else."""
-        return {"reserve": "leases", "release": "leases", "safe": "safe"}.get(command.op, "the bench")
+    def waits_for_nobody(self, command: Command) -> bool:
+        """Whether it begins at once, whatever else is under way: it may take long, or is urgent."""
+        return command.op in ("reserve", "renew", "release", "safe")
 
     def moves(self, command: Command) -> bool:
         """Whether it may change something in a device."""
@@ -153,20 +153,10 @@ class Ops:
         values = {name: _point(device, name).accept(value) for name, value in wanted.items()}
         if verify and (blind := [name for name in values if not device.config.points[name].readable]):
             raise Refused("bad-type", f"point {blind[0]!r} is write-only: it cannot be verified")
-        await self._safety.check(device, values)
-        written = await self._write_values(device, values)
+        written = await self._safety.write(device, values)
         if not verify:
             return {"values": written.values}
         return {"values": written.values, "read_back": await _verify(device, written)}
-
-    async def _write_values(self, device: Device, values: Mapping[str, Value]) -> Sample:
-        try:
-            written = await device.write(values)
-        except DriverError as error:
-            self._safety.wrote(device, error.written)
-            raise
-        self._safety.wrote(device, written.values)
-        return written
 
     async def _call(self, command: Command) -> Any:
         device = self._need_device(command)

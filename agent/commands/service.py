@@ -169,13 +169,18 @@ class CommandService:
         if not self._ops.known(command.op):
             raise Refused("unknown-op", f"this agent has no op {command.op!r}")
         device = self._ops.device_of(command)
-        name = self._ops.queue_of(command) if device is None else f"device {device.name}"
+        assert self._group is not None  # nothing is taken while there is none
+        if self._waiting_bytes > WAITING_BYTES or len(self._at_work) > QUEUE_LIMIT:
+            raise Refused("busy", f"{len(self._pending)} commands already wait for the bench")
+        if device is None and self._ops.waits_for_nobody(command):
+            self._group.create_task(self._do(command, 0), name=f"command {command.op}")
+            return
+        name = "the bench" if device is None else f"device {device.name}"
         queue = self._queues.get(name)
         if queue is None:
             queue = self._queues[name] = asyncio.Queue(QUEUE_LIMIT)
-            assert self._group is not None  # nothing is taken while there is none
             self._group.create_task(self._work(queue), name=f"commands of {name}")
-        if queue.full() or self._waiting_bytes > WAITING_BYTES:
+        if queue.full():
             raise Refused("busy", f"{queue.qsize()} commands already wait for {name}")
         queue.put_nowait((command, 0 if device is None else device.turns.overtakes))
 
@@ -184,11 +189,13 @@ class CommandService:
     async def _work(self, queue: asyncio.Queue[tuple[Command, int]]) -> None:
         while True:
             command, overtakes = await queue.get()
-            if command.key not in self._pending:
-                continue  # left to the broker by stop()
-            self._at_work[command.key] = asyncio.current_task()
-            self._idle.clear()
-            self._finish(command, await self._carry_out(command, overtakes))
+            if command.key in self._pending:  # else left to the broker by stop()
+                await self._do(command, overtakes)
+
+    async def _do(self, command: Command, overtakes: int) -> None:
+        self._at_work[command.key] = asyncio.current_task()
+        self._idle.clear()
+        self._finish(command, await self._carry_out(command, overtakes))
 
     async def _carry_out(self, command: Command, overtakes: int) -> Result:
         op, received_ns = command.op, command.received_ns

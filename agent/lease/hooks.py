@@ -88,13 +88,7 @@ class Hooks:
         if hook.write is not None:
             points = device.config.points
             values = {name: points[name].accept(value) for name, value in hook.write.values.items()}
-            await self._safety.check(device, values)
-            try:
-                written = await device.write(values)
-            except DriverError as error:
-                self._safety.wrote(device, error.written)
-                raise
-            self._safety.wrote(device, written.values)
+            await self._safety.write(device, values)
 
     def _environment(self, lease: Lease) -> Mapping[str, str]:
         names = [name for name, device in self._bench.devices.items() if device.config.enabled]

@@ -132,6 +132,22 @@ class Safety:
 
     # -- writes ---------------------------------------------------------------------------------
 
+    async def write(self, device: Device, values: Mapping[str, Value]) -> Sample:
+        """Writes values that were accepted, if rates and interlocks allow it now; in a command's turn.
+
+        Raises:
+            Refused: they do not; nothing was written.
+            DriverError: not all were written.
+        """
+        await self.check(device, values)
+        try:
+            written = await device.write(values)
+        except DriverError as error:
+            self.wrote(device, error.written)
+            raise
+        self.wrote(device, written.values)
+        return written
+
     async def check(self, device: Device, values: Mapping[str, Value]) -> None:
         """Checks `max_rate` and interlocks from fresh readings; belongs right before the write.
 

@@ -207,3 +207,22 @@ async def test_a_token_is_known_to_its_holder_alone(
         }
     database.close()
     assert holding == {"journal"}
+
+
+async def test_a_bench_that_is_being_prepared_holds_up_nobody_and_can_be_pre_empted(
+    broker: Broker, run_agent: RunAgent, tmp_path: Path
+) -> None:
+    wait = "echo $HILGATE_LEASE_HOLDER >> begun; test $HILGATE_LEASE_HOLDER != slow || sleep 60"
+    hooks = f'\nhooks:\n  before_lease:\n    - run: [/bin/sh, -c, "{wait}"]\n      timeout: 60s\n'
+    async with desk(broker.url, "rig") as one, run_agent(DEVICES + hooks, broker.url):
+        await one.until_state("available")
+        valve = await reserve(one, "quick", devices=["valve"])
+        slow = await one.post({"op": "reserve", "holder": "slow", "ttl_s": 60, "devices": ["pump"]})
+        await one.until(lambda: (tmp_path / "begun").read_text().endswith("slow\n"))
+        assert (await one.ask("ping"))["status"] == "ok"
+        assert (await one.ask("renew", lease=valve))["status"] == "ok"
+        assert (await one.ask("release", lease=valve))["status"] == "ok"
+        assert (await one.ask("safe"))["status"] == "ok"
+        await reserve(one, "important", devices=["pump"], priority=1)
+        (answer,) = await one.answers(slow)
+        assert (answer["status"], answer["code"]) == ("rejected", "lease-held")

@@ -116,8 +116,8 @@ class Device:
     def device_of(self, command: Command) -> None:
         return None
 
-    def queue_of(self, command: Command) -> str:
-        return str(command.fields.get("device", ""))
+    def waits_for_nobody(self, command: Command) -> bool:
+        return command.fields.get("device") == "b"
 
     def has_effect(self, command: Command) -> bool:
         return command.op == "write"
