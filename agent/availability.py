@@ -16,7 +16,7 @@ from agent.events import LOSS, Events
 from agent.lease.keeper import Leases
 from agent.rivals import Rivals
 from agent.safety import Safety
-from agent.store import Store
+from agent.store import Loss, Store
 from protocols.base import DeviceState
 from protocols.timestamps import rfc3339
 
@@ -181,19 +181,7 @@ class Availability:
         with self._store.together():
             self._store.outbox.said(losses)
             for loss in losses:
-                self._events.bench(
-                    LOSS,
-                    {
-                        "source": loss.source,
-                        "reason": loss.reason,
-                        "count": loss.count,
-                        "first": str(loss.first),
-                        "last": str(loss.last),
-                        "first_time": rfc3339(loss.first_time_ns),
-                        "last_time": rfc3339(loss.last_time_ns),
-                    },
-                    mode=self._bench.mode,
-                )
+                self._events.bench(LOSS, self._of_loss(loss), mode=self._bench.mode)
         for name, device in self._bench.devices.items():
             cycles, since_ns = device.take_missed()
             if cycles:
@@ -208,3 +196,15 @@ class Availability:
                     },
                     mode=device.mode,
                 )
+
+    def _of_loss(self, loss: Loss) -> dict[str, Any]:
+        # What a store held that cannot be read any more, nobody can count.
+        known = {"first": str(loss.first), "last": str(loss.last)} if loss.count else {}
+        return {
+            "source": loss.source if loss.count else self._events.bench_source,
+            "reason": loss.reason,
+            "count": loss.count,
+            **known,
+            "first_time": rfc3339(loss.first_time_ns),
+            "last_time": rfc3339(loss.last_time_ns),
+        }

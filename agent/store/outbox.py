@@ -1,6 +1,7 @@
 """The outbox as the loop sees it: what waits in line, what is in flight, what is given up."""
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -221,21 +222,27 @@ class SqliteOutbox:
         now = self._timeline.now()
         if self._bytes <= self._max_bytes and not self._is_old(now):
             return
+        excess, victims = self._bytes - self._max_bytes, []
         for lane in (Lane.TELEMETRY, Lane.EVENT):
-            for message in list(self._oldest_first(lane)):
-                over = self._bytes > self._max_bytes
-                if not over and message.at >= now - self._max_age:
+            if victims:
+                break  # more telemetry may wait on disk, and comes before any event goes
+            for message in self._oldest_first(lane):
+                if excess <= 0 and message.at >= now - self._max_age:
                     break
-                self._lines[message.channel].waiting.remove(message)
-                self._lose(message, "outbox-full" if over else "too-old")
+                victims.append((message, "outbox-full" if excess > 0 else "too-old"))
+                excess -= size_of(message)
+        for message, reason in victims:
+            self._lines[message.channel].waiting.remove(message)
+            self._lose(message, reason)
 
     def _is_old(self, now: float) -> bool:
         horizon = now - self._max_age
         return any(line.waiting and line.waiting[0].at < horizon for line in self._lines.values())
 
     def _oldest_first(self, lane: Lane) -> Iterator[Outgoing]:
-        waiting = [one for line in self._lines.values() for one in line.waiting if one.lane is lane]
-        return iter(sorted(waiting, key=lambda message: message.at))
+        """Looks at no more than is asked for: a full outbox gives up one for every one that comes."""
+        lines = [(one for one in line.waiting if one.lane is lane) for line in self._lines.values()]
+        return heapq.merge(*lines, key=lambda message: message.at)
 
     def _why_stale(self, message: Outgoing, now: float) -> str:
         if message.expires is not None and message.expires <= now:

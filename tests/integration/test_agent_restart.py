@@ -153,3 +153,20 @@ async def test_what_an_outage_left_is_sent_by_the_next_agent_as_it_was(
         states = [body["state"] for _, body in one.of_type("availability")]
         assert states[:2] == ["starting", "available"]
         assert "offline" in states
+
+
+async def test_a_damaged_store_is_replaced_and_said(
+    broker: Broker, run_agent: RunAgent, tmp_path: Path
+) -> None:
+    async with desk(broker.url, "rig") as one:
+        async with run_agent(PROFILE, broker.url) as agent:
+            await one.until_state("available")
+            epoch = agent.store.epoch
+        database = tmp_path / "store-rig" / "store.db"
+        database.write_bytes(b"\0" * database.stat().st_size)
+        async with run_agent(PROFILE, broker.url) as agent:
+            said = await one.until(lambda: [body for _, body in one.of_type("loss") if body["count"] == 0])
+            assert [(body["source"], body["reason"]) for body in said] == [("/benches/rig", "store-corrupt")]
+            assert agent.store.epoch >= epoch
+            assert (await one.ask("write", device="plc", values={"setpoint": 1}))["status"] == "ok"
+        assert list(database.parent.glob("store.db.corrupt-*"))
