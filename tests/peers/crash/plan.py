@@ -21,6 +21,7 @@ class Fault(enum.Enum):
     AGENT_AGAIN = "the agent is killed, and killed again as it starts"
     CUT = "the agent's connections are cut"
     AGENT_ALONE = "the agent is killed while it has no connection"
+    CUT_IN_DRAIN = "the agent's connections are cut, and cut again while it sends what waited"
     STALL = "nothing arrives any more, and then the agent's connections are cut"
     AGENT_IN_STALL = "the agent is killed after a while in which nothing arrived"
     FREEZE = "the broker is frozen for a while"
@@ -31,10 +32,11 @@ class Fault(enum.Enum):
 
 
 _DECK = (
-    *(Fault.AGENT,) * 8,
+    *(Fault.AGENT,) * 7,
     *(Fault.AGENT_AGAIN,) * 3,
     *(Fault.AGENT_ALONE,) * 2,
-    *(Fault.CUT,) * 3,
+    *(Fault.CUT,) * 2,
+    *(Fault.CUT_IN_DRAIN,) * 2,
     Fault.STALL,
     *(Fault.AGENT_IN_STALL,) * 2,
     Fault.FREEZE,
@@ -64,13 +66,17 @@ class Order:
 
 @dataclass(frozen=True)
 class Round:
-    """Commands, a moment, a fault, and how long what was hit stays away (seconds)."""
+    """Commands, a moment, and a fault."""
 
     number: int
     orders: tuple[Order, ...]
     delay: float
+    """Seconds from the commands to the fault."""
     fault: Fault
     pause: float
+    """Seconds for which what was hit stays away."""
+    budget: int
+    """Bytes that the agent may still send, where it is cut off in the midst of sending."""
 
 
 def plan(seed: str, rounds: int) -> list[Round]:
@@ -94,7 +100,9 @@ def _round(chance: random.Random, number: int, fault: Fault, registers: dict[str
         for place, order in enumerate(orders)
     )
     # A broker takes some 10 to 50 ms to hand the commands over, an agent some 20 ms to carry them out.
-    return Round(number, named, chance.uniform(0, 0.1), fault, chance.uniform(0.1, 1.0))
+    return Round(
+        number, named, chance.uniform(0, 0.1), fault, chance.uniform(0.1, 1.0), chance.randint(2_000, 20_000)
+    )
 
 
 def _write(chance: random.Random, registers: dict[str, Iterator[int]]) -> Order:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 _CHUNK = 64 * 1024
 
@@ -15,12 +15,17 @@ class Proxy:
         self._ends: set[asyncio.StreamWriter] = set()
         self._severed = False
         self._stalled = False
+        self._budget: int | None = None
         self.port = 0
 
     def cut(self) -> None:
         """Resets all connections, at both ends."""
         for end in self._ends:
             end.transport.abort()
+
+    def cut_after(self, budget: int) -> None:
+        """Resets all connections once the agent has sent so many more bytes; no further one arrives."""
+        self._budget = budget
 
     @contextlib.contextmanager
     def severed(self) -> Iterator[None]:
@@ -53,8 +58,8 @@ class Proxy:
             stack.callback(self._drop, far_writer)
             self._ends.add(far_writer)
             pumps = [
-                asyncio.create_task(self._pump(reader, far_writer), name="to the broker"),
-                asyncio.create_task(self._pump(far_reader, writer), name="to the agent"),
+                asyncio.create_task(self._pump(reader, far_writer, self._spend), name="to the broker"),
+                asyncio.create_task(self._pump(far_reader, writer, bytes), name="to the agent"),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -67,11 +72,25 @@ class Proxy:
         self._ends.discard(end)
         end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _spend(self, data: bytes) -> bytes:
+        """What of the agent's bytes may pass."""
+        if self._budget is None:
+            return data
+        passing = data[: self._budget]
+        self._budget -= len(passing)
+        return passing
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: Callable[[bytes], bytes]
+    ) -> None:
         while data := await reader.read(_CHUNK):
-            if not self._stalled:
-                writer.write(data)
-                await writer.drain()
+            if self._stalled:
+                continue
+            writer.write(limit(data))
+            await writer.drain()
+            if self._budget == 0:
+                self._budget = None
+                self.cut()
 
 
 @contextlib.asynccontextmanager

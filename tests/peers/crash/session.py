@@ -115,6 +115,12 @@ class Session:
                     self._note("connections cut")
                     await asyncio.sleep(one.pause)
                     await self._replace_agent()
+            case Fault.CUT_IN_DRAIN:
+                with self._link.severed():
+                    self._note("connections cut")
+                    await asyncio.sleep(one.pause)
+                self._link.cut_after(one.budget)
+                self._note(f"{one.budget} bytes until the next cut")
             case Fault.STALL | Fault.AGENT_IN_STALL:
                 with self._link.stalled():
                     self._note("nothing arrives")
