@@ -7,7 +7,6 @@ import asyncio
 import collections
 import contextlib
 import sqlite3
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,8 +24,17 @@ TOPIC = Address("hil.rig.events.plc", "topic")
 SOURCE = "/benches/rig/devices/plc"
 GROUPS = {10: 5_000, 100: 40_000, 500: 60_000}
 """Events a measurement takes, by the size of a group."""
-ROUNDS = 5
+ROUNDS = 9
+"""Of which the best counts: on a shared machine all others say more of its other users."""
 LIMIT = 2**30
+
+TABLE = """
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, lane INTEGER, at REAL, source TEXT,
+    sequence INTEGER, time_ns INTEGER, event_id TEXT, data BLOB
+)
+"""
+"""What the store keeps of an event."""
 
 Synchronous = Literal["normal", "full"]
 SYNCHRONOUS: tuple[Synchronous, ...] = ("normal", "full")
@@ -53,18 +61,18 @@ def _bare(synchronous: Synchronous, group: int, count: int, costs: list[Cost]) -
     ):
         database.execute("PRAGMA journal_mode=WAL")
         database.execute(f"PRAGMA synchronous={synchronous}")
-        database.execute(
-            "CREATE TABLE events (id INTEGER PRIMARY KEY, channel INTEGER, lane INTEGER, source TEXT,"
-            " sequence INTEGER, time INTEGER, data BLOB)"
-        )
+        database.execute(TABLE)
         with _measured(count, costs):
             for first in range(0, count + group, group):
                 fresh = range(first, min(first + group, count))
                 old = range(first - group, first) if first else ()
                 database.execute("BEGIN IMMEDIATE")
                 database.executemany(
-                    "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [(number, 1, 0, SOURCE, number, time.time_ns(), ROW) for number in fresh],
+                    "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        (number, 0, 1.5, SOURCE, number, time.time_ns(), f"0a1b2c3d4e5f-{number}", ROW)
+                        for number in fresh
+                    ],
                 )
                 database.executemany("DELETE FROM events WHERE id = ?", [(number,) for number in old])
                 database.execute("COMMIT")
@@ -83,8 +91,13 @@ async def _through(
             committed = asyncio.ensure_future(store.stored())
             for _ in range(0, count, group):
                 for _ in range(group):
-                    sequence = store.next_sequence(SOURCE)
-                    store.outbox.put(Outgoing(TOPIC, Lane.TELEMETRY, SOURCE, sequence, time.time_ns(), ROW))
+                    number = store.next_sequence(SOURCE)
+                    identity = f"0a1b2c3d4e5f-{number}"
+                    store.outbox.put(
+                        Outgoing(
+                            *(TOPIC, Lane.TELEMETRY, SOURCE, number, time.time_ns(), ROW), event_id=identity
+                        )
+                    )
                 # The next group is made while this one is committed, as an agent's loop goes on, too.
                 before, committed = committed, asyncio.ensure_future(store.stored())
                 await before
@@ -109,7 +122,7 @@ async def _round(group: int, count: int, costs: dict[str, list[Cost]]) -> None:
 
 
 def _measure(console: Console) -> None:
-    table = Table(title=f"durable events of {len(ROW)} B, put to done; medians of {ROUNDS} rounds in turn")
+    table = Table(title=f"durable events of {len(ROW)} B, put to done; best of {ROUNDS} rounds in turn")
     for column in (
         "group",
         "synchronous",
@@ -124,17 +137,14 @@ def _measure(console: Console) -> None:
         costs: dict[str, list[Cost]] = collections.defaultdict(list)
         for _ in range(ROUNDS):
             asyncio.run(_round(group, count, costs))
-        middle = {
-            name: Cost(*(statistics.median(column) for column in zip(*found, strict=True)))
-            for name, found in costs.items()
-        }
+        best = {name: Cost(*map(min, zip(*found, strict=True))) for name, found in costs.items()}
         for synchronous in SYNCHRONOUS:
-            bare, store = middle[f"bare {synchronous}"], middle[f"store {synchronous}"]
+            bare, store = best[f"bare {synchronous}"], best[f"store {synchronous}"]
             rates = f"{1 / bare.wall_s:,.0f}", f"{1 / store.wall_s:,.0f}", f"{bare.wall_s / store.wall_s:.2f}"
             table.add_row(
                 f"{group}", synchronous, *rates, f"{bare.cpu_s * 1e6:.1f}", f"{store.cpu_s * 1e6:.1f}"
             )
-        memory = middle["store in memory"]
+        memory = best["store in memory"]
         table.add_row(
             f"{group}", "in memory", "", f"{1 / memory.wall_s:,.0f}", "", "", f"{memory.cpu_s * 1e6:.1f}"
         )
