@@ -159,8 +159,8 @@ ENDINGS: list[tuple[type[Broker], str]] = [
     (Artemis, "power cut"),
     (RabbitMQ3, "restart"),
     (RabbitMQ3, "power cut"),
-    # Not its power cut: its classic queues forget some of what they just accepted (docs/brokers.md).
     (RabbitMQ4, "restart"),
+    (RabbitMQ4, "power cut"),
 ]
 
 
