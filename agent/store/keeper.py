@@ -166,9 +166,9 @@ class Keeper:
                 self._adopt(report)
             change = self._spool.write(units)
             target.count(_counters(units))
+            target.bury([grave for unit in units for grave in unit.graves])
             for unit in units:
                 target.lose(unit.losses)
-                target.bury(unit.graves)
                 answers += [answer for one in unit.operations if (answer := one(target)) is not None]
             if units:
                 self._note_time(MOMENT_S)

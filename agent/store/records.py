@@ -118,6 +118,8 @@ class Records:
 
     def bury(self, graves: Sequence[Grave]) -> None:
         """Adds dead letters, and forgets the oldest over the bounds."""
+        if not graves:
+            return  # most commits have none, and what is below looks at all that are kept
         self.database.executemany(
             f"INSERT INTO dead_letters ({_LETTER}) VALUES (?, ?, ?, {PLACES})",
             [(one.buried_ns, one.reason, one.id >> NUMBER_BITS, *to_row(one.message)) for one in graves],

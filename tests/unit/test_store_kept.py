@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from storing import TOPIC, Clock, put, taken
 
+from agent.clock import Timeline
 from agent.store import AuditEntry, JournalEntry, SqliteStore, records, schema, sqlite
-from agent.store.records import ENTRY_OVERHEAD, Records
+from agent.store.records import ENTRY_OVERHEAD, Limits, Records
 
 
 @contextlib.contextmanager
@@ -56,6 +57,15 @@ def test_what_version_0_1_left_goes_on(tmp_path: Path) -> None:
         assert store.epoch == 2_000_000_001
     with opened(tmp_path) as store:
         assert store.epoch == 2_000_000_002
+
+
+def test_what_version_0_1_left_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "epoch").write_text("5\n")
+    with opened(tmp_path) as store:
+        assert store.epoch == 6
+    (tmp_path / "store.db").write_bytes(b"damaged" * 1000)
+    with opened(tmp_path) as store:
+        assert store.epoch > 1_700_000_000
 
 
 def test_an_unreadable_epoch_never_goes_back(tmp_path: Path) -> None:
@@ -238,6 +248,14 @@ async def test_dead_letters_are_kept_whole_and_the_oldest_go(
         ("no 2", TOPIC.name, b"x" * 100),
         ("no 3", TOPIC.name, b"x" * 100),
     ]
+
+
+def test_a_commit_without_dead_letters_does_not_look_at_those_that_are_kept() -> None:
+    with contextlib.closing(schema.connect(None, "normal")) as database:
+        statements: list[str] = []
+        database.set_trace_callback(statements.append)
+        Records(database, Timeline(), Limits(1, 1.0)).bury([])
+    assert statements == []
 
 
 # -- directory and schema -------------------------------------------------------------------------
