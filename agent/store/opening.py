@@ -86,6 +86,9 @@ def _open(disk: Disk, memory: Rows) -> Found:
             unfinished_in(database),
         )
         _begin(found, database)
+        if found.error is None:
+            # Kept in the database now: were that lost, an epoch of 0.1 would take the bench back.
+            _file_of_0_1(disk.directory).unlink(missing_ok=True)
     except BaseException:
         database.close()
         raise
@@ -117,6 +120,10 @@ def _begin(found: Found, database: sqlite3.Connection) -> None:
 def _epoch_of_0_1(directory: Path) -> int:
     """What version 0.1 left, which kept nothing but its epoch; 0 if it left nothing that can be read."""
     try:
-        return int((directory / "epoch").read_text())
+        return int(_file_of_0_1(directory).read_text())
     except (FileNotFoundError, ValueError):
         return 0
+
+
+def _file_of_0_1(directory: Path) -> Path:
+    return directory / "epoch"
