@@ -120,10 +120,7 @@ def wrong_order(heard: Sequence[Heard]) -> list[str]:
     for address, mixed in _by(events, "address").items():
         for source, own in _by(mixed, "source").items():
             for one, other in itertools.pairwise(own):
-                if (one.epoch, one.sequence) >= (
-                    other.epoch,
-                    other.sequence,
-                ) or one.sequence >= other.sequence:
+                if one.epoch > other.epoch or one.sequence >= other.sequence:
                     later = f"{other.epoch}/{other.sequence} came after {one.epoch}/{one.sequence}"
                     wrong.append(f"{source} on {address}: {later}")
     return wrong
