@@ -84,7 +84,7 @@ class Ops:
         if command.op != "call":
             return command.op == "write"
         device = self._bench.devices.get(str(command.fields.get("device")))
-        return device is not None and command.fields.get("method") in _writing_methods(device)
+        return device is not None and str(command.fields.get("method")) in _writing_methods(device)
 
     def has_effect(self, command: Command) -> bool:
         """Whether to carry it out twice would be another thing than once."""
@@ -101,15 +101,22 @@ class Ops:
         """The public id and the holder of the lease that a command came with, or two empty strings."""
         return self._leases.whose(command.token)
 
-    async def carry_out(self, command: Command, overtakes: int) -> Any:
-        """Does what the command asks; `overtakes` is its device's count from when the command came."""
+    async def carry_out(self, command: Command, overtakes: int, judge: Callable[[], None]) -> Any:
+        """Does what the command asks.
+
+        Args:
+            command: The command.
+            overtakes: Its device's count from when the command came.
+            judge: Raises `Refused` once it is too late; asked right before a device is moved.
+        """
         if self.moves(command):
-            return await self._move(command, overtakes)
+            return await self._move(command, overtakes, judge)
         return await self._table[command.op](command)
 
-    async def _move(self, command: Command, overtakes: int) -> Any:
+    async def _move(self, command: Command, overtakes: int, judge: Callable[[], None]) -> Any:
         device = self._need_device(command)
         async with device.turns.commanded(overtakes):
+            judge()
             self._need_open()
             self._leases.check(device.name, command.token)
             return await self._table[command.op](command)

@@ -55,6 +55,7 @@ class CommandService:
         self._idle = asyncio.Event()
         self._idle.set()
         self._at_work: dict[str, asyncio.Task[Any] | None] = {}
+        """By key, the task that carries a command out; None while its answer is stored and it is settled."""
         self._given_up: set[str] = set()
         self.malformed = 0
         """Messages that were no command at all."""
@@ -170,10 +171,12 @@ class CommandService:
             raise Refused("unknown-op", f"this agent has no op {command.op!r}")
         device = self._ops.device_of(command)
         assert self._group is not None  # nothing is taken while there is none
-        if self._waiting_bytes > WAITING_BYTES or len(self._at_work) > QUEUE_LIMIT:
+        if self._waiting_bytes > WAITING_BYTES and command.op != "safe":  # which is always allowed
             raise Refused("busy", f"{len(self._pending)} commands already wait for the bench")
         if device is None and self._ops.waits_for_nobody(command):
-            self._group.create_task(self._do(command, 0), name=f"command {command.op}")
+            # The receiver's credit bounds how many there are.
+            task = self._group.create_task(self._do(command, 0), name=f"command {command.op}")
+            self._under_way(command.key, task)
             return
         name = "the bench" if device is None else f"device {device.name}"
         queue = self._queues.get(name)
@@ -193,9 +196,12 @@ class CommandService:
                 await self._do(command, overtakes)
 
     async def _do(self, command: Command, overtakes: int) -> None:
-        self._at_work[command.key] = asyncio.current_task()
-        self._idle.clear()
+        self._under_way(command.key, asyncio.current_task())
         self._finish(command, await self._carry_out(command, overtakes))
+
+    def _under_way(self, key: str, task: asyncio.Task[Any] | None) -> None:
+        self._at_work[key] = task
+        self._idle.clear()
 
     async def _carry_out(self, command: Command, overtakes: int) -> Result:
         op, received_ns = command.op, command.received_ns
@@ -206,7 +212,9 @@ class CommandService:
                 if op != "safe":  # what makes the bench safe waits for no disk
                     await self._store.stored()
                     self._judge_time(command)
-            done = result(op, received_ns, "ok", data=await self._ops.carry_out(command, overtakes))
+            # Its turn with the device may come late, so its time is judged again then.
+            data = await self._ops.carry_out(command, overtakes, lambda: self._judge_time(command))
+            done = result(op, received_ns, "ok", data=data)
             done.encode()  # what JSON cannot hold is found here, where it can still be said
         except asyncio.CancelledError:
             task = self._at_work[command.key]
@@ -269,6 +277,7 @@ class CommandService:
 
     def _settle_soon(self, key: str, entry: JournalEntry, answered: set[_Asker]) -> None:
         assert self._group is not None  # nothing is taken while there is none
+        self._under_way(key, None)  # a stop waits for it too, and has nothing to break off
         self._group.create_task(self._settle(key, entry, answered), name=f"settle {key}")
 
     async def _settle(self, key: str, entry: JournalEntry, answered: set[_Asker]) -> None:

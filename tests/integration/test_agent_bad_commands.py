@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from desk import Desk, RunAgent, desk
+from waiting import until
 
 from protocols.amqp.codec import Message, encode
 from sim.broker import Broker
@@ -48,6 +49,7 @@ REJECTED: list[tuple[dict[str, Any], str]] = [
     ({"op": "read", "device": "plc", "points": ["sped"]}, "unknown-point"),
     ({"op": "read", "device": "plc", "points": ["secret"]}, "bad-type"),
     ({"op": "call", "device": "plc", "method": "explode"}, "unknown-op"),
+    ({"op": "call", "device": "plc", "method": []}, "malformed"),
     ({"op": "call", "device": "plc", "method": "identify", "args": []}, "malformed"),
     (WRITE, "malformed"),
     (WRITE | {"values": {}}, "malformed"),
@@ -133,6 +135,32 @@ async def test_what_is_stale_moves_nothing(broker: Broker, run_agent: RunAgent) 
         for fields in ({"creation_ms": now_ms - 61_000}, {"creation_ms": None}):
             (answer,) = await one.answers(await one.post(write, **fields))
             assert (answer["status"], answer["code"]) == ("rejected", "expired"), (fields, answer)
+        await still_works(one)
+
+
+async def test_what_is_wrong_and_came_before_ends_no_agent(broker: Broker, run_agent: RunAgent) -> None:
+    async with desk(broker.url, "rig") as one, run_agent(PROFILE, broker.url):
+        await one.until_state("available")
+        body = {"op": "call", "device": "plc", "method": {}}
+        (answer,) = await one.answers(await one.post(body, creation_ms=1000, delivery_count=1))
+        assert (answer["status"], answer["code"]) == ("rejected", "expired")
+        await still_works(one)
+
+
+async def test_what_expires_before_its_turn_with_the_device_moves_nothing(
+    broker: Broker, run_agent: RunAgent
+) -> None:
+    async with desk(broker.url, "rig") as one, run_agent(PROFILE, broker.url) as agent:
+        await one.until_state("available")
+        turns = agent.bench.devices["plc"].turns
+        async with turns.commanded(turns.overtakes):  # as a hook has it
+            expires_ms = time.time_ns() // 1_000_000 + 300
+            write = {"op": "write", "device": "plc", "values": {"setpoint": 100}}
+            asked = await one.post(write, absolute_expiry_ms=expires_ms)
+            await until(lambda: agent.commands._at_work)
+            await until(lambda: time.time_ns() // 1_000_000 > expires_ms)
+        (answer,) = await one.answers(asked)
+        assert (answer["status"], answer["code"]) == ("rejected", "expired")
         await still_works(one)
 
 

@@ -127,7 +127,7 @@ class Device:
     def whose(self, command: Command) -> tuple[str, str]:
         return "", ""
 
-    async def carry_out(self, command: Command, overtakes: int) -> Any:
+    async def carry_out(self, command: Command, overtakes: int, judge: Callable[[], None]) -> Any:
         if command.op == "ping":
             return {}
         go_on: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -321,3 +321,24 @@ class Bench(RuleBasedStateMachine):
 
 Bench.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestBench = Bench.TestCase
+
+
+def test_a_stop_waits_for_an_answer_that_is_being_stored() -> None:
+    bench = Bench()
+    bench.start()
+    name = bench.post("write", "a")
+    bench.go_on_a_while()
+    bench.let_go_on(True)
+    bench.commit(9)
+    bench.ask_again(name, "other")
+    bench.deliver(1)
+    bench.commit(1)
+    stopping = bench.loop.create_task(bench.service.stop(5))
+    bench.commit(0)
+    assert not stopping.done()
+    bench.commit(9)
+    assert stopping.done()
+    assert not bench.queue.unsettled
+    assert bench.running is not None
+    assert not bench.running.done()
+    bench.teardown()
