@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -39,7 +40,9 @@ class Hooks:
         Raises:
             DriverError: a hook failed; those behind it were not carried out.
         """
-        await self._series("before_lease", self._bench.profile.hooks.before_lease, lease)
+        # What makes the bench safe ends the preparing of it, also between two hooks.
+        came = {name: device.turns.overtakes for name, device in self._bench.devices.items()}
+        await self._series("before_lease", self._bench.profile.hooks.before_lease, lease, came)
 
     async def after(self, lease: Lease) -> None:
         """Cleans up after a lease.
@@ -49,21 +52,26 @@ class Hooks:
         """
         await self._series("after_lease", self._bench.profile.hooks.after_lease, lease)
 
-    async def _series(self, name: str, hooks: Sequence[Hook], lease: Lease) -> None:
+    async def _series(
+        self, name: str, hooks: Sequence[Hook], lease: Lease, came: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """Carries out hooks; `came`: how often each device had been overtaken when they were asked for."""
         for number, hook in enumerate(hooks):
             device = None if hook.device is None else self._bench.devices[hook.device]
             if device is not None and not (device.config.enabled and lease.covers(device.name)):
                 continue
             began_ns = clock.now_ns()
             try:
-                await self._carry_out(hook, device, lease)
+                await self._carry_out(hook, device, lease, came)
             except DriverError as error:
                 text = f"hook {name}.{number} failed: {error}"
                 self._audit(hook, lease, began_ns, "failed", error.code, text)
                 raise DriverError(error.code, text) from error
             self._audit(hook, lease, began_ns, "ok")
 
-    async def _carry_out(self, hook: Hook, device: Device | None, lease: Lease) -> None:
+    async def _carry_out(
+        self, hook: Hook, device: Device | None, lease: Lease, came: Mapping[str, int]
+    ) -> None:
         """One hook, within its time.
 
         Raises:
@@ -74,13 +82,20 @@ class Hooks:
             await run(hook.run, self._environment(lease), folder, hook.timeout)
             return
         assert device is not None  # the other kinds of hooks have one
+        overtakes = came.get(device.name, device.turns.overtakes)
         try:
-            async with asyncio.timeout(hook.timeout), device.turns.commanded(device.turns.overtakes):
+            async with asyncio.timeout(hook.timeout), device.turns.commanded(overtakes):
                 await self._move(hook, device)
         except (Refused, Overtaken) as error:
             raise DriverError("device-error", str(error)) from error
         except TimeoutError:
             raise DriverError("timeout", f"{device.name} took longer than {hook.timeout:g} s") from None
+        except DriverError:
+            raise
+        except Exception as error:  # a driver's fault is this hook's, never the agent's end
+            self._log.exception("hook failed by a fault of the driver", lease_id=lease.id)
+            text = f"internal error in the driver: {type(error).__name__}: {error}"
+            raise DriverError("device-error", text) from error
 
     async def _move(self, hook: Hook, device: Device) -> None:
         if hook.call is not None:

@@ -237,7 +237,7 @@ class Leases:
             return await work(lease)
 
         def forget(task: asyncio.Task[DriverError | None]) -> None:
-            if self._tasks[lease] is task:
+            if self._tasks.get(lease) is task:
                 del self._tasks[lease]
 
         assert self._group is not None  # commands come only while the keeper runs
@@ -249,6 +249,11 @@ class Leases:
         """Prepares a new lease; where that fails, cleans up and says why."""
         if ahead := [self._tasks[other] for other in self._book.ahead_of(lease)]:
             await asyncio.wait(ahead)
+        if lease.state is State.WAITING and self._safety.faults:  # what it waited for left them
+            why = f"the bench is in fault ({'; '.join(self._safety.faults.values())}); op enable opens it"
+            self._book.end(lease, "failed", why, self._store.timeline.now())
+            self._record(lease)
+            return DriverError("device-error", why)
         self._book.prepare(lease)
         self._record()
         await self._store.stored()  # should the agent die from here on, the next run must clean up

@@ -68,6 +68,47 @@ async def test_a_hook_is_broken_off_when_somebody_makes_the_bench_safe(
         assert rig.leases.shown() is None
 
 
+async def test_nothing_is_prepared_any_more_when_the_bench_was_made_safe_between_two_hooks(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = LeasedRig(store, {"before_lease": [{"run": ["power"]}, HOOKS["before_lease"][0]]})
+
+    async def program(*_: Any) -> None:
+        await rig.safety.drive("command")
+
+    monkeypatch.setattr(hooks, "run", program)
+    async with rig.at_work():
+        with pytest.raises(DriverError, match=r"before_lease\.1 failed: device pump was made safe"):
+            await rig.reserve()
+        assert rig.leases.shown() is None
+    assert "pump lamp=1" not in rig.writes()
+
+
+async def test_a_fault_of_a_driver_is_its_hook_s(store: SqliteStore) -> None:
+    rig = LeasedRig(store, HOOKS)
+    async with rig.at_work():
+        token = await rig.reserve()
+        rig.drivers["pump"].broken = True
+        await rig.release(token)
+        assert "internal error in the driver: ZeroDivisionError: a bug" in rig.safety.faults["hook"]
+        assert rig.leases.shown() is None
+
+
+async def test_nothing_is_prepared_on_a_bench_that_could_not_be_cleaned_up(store: SqliteStore) -> None:
+    rig = LeasedRig(store, HOOKS)
+    async with rig.at_work():
+        await rig.reserve("low", "pump")
+        rig.drivers["pump"].refuses = {"lamp"}
+        rig.log.clear()
+        with pytest.raises(
+            DriverError, match=r"in fault \(cleaning up after lease .* of low: hook after_lease"
+        ):
+            await rig.reserve("boss", "pump", priority=1)
+        assert rig.leases.shown() is None
+    assert rig.writes() == ["pump speed=0"]
+    assert rig.story() == ["held low", "preempted low", "drive lease-end", "failed boss"]
+
+
 async def test_nothing_is_cleaned_up_before_what_prepared_it_is_over(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import structlog
 from leased_bench import HOOKS, Clock, LeasedRig, open_store, set_clocks
 from scripted_bench import until
 
-from agent.lease import keeper
+from agent.lease import hooks, keeper
 from agent.lease.book import digest
 from agent.store import SqliteStore
 from protocols.base import DriverError, Refused
@@ -153,6 +153,7 @@ async def test_a_lease_is_preempted_while_it_is_prepared(store: SqliteStore) -> 
         await until(lambda: (rig.leases.shown() or {}).get("state") == "preparing")
         await asyncio.sleep(0)
         boss = asyncio.create_task(rig.reserve("boss", "valve", priority=1))
+        rig.drivers["pump"].hangs = False  # the hook still does
         with pytest.raises(Refused, match="boss asked with priority 1") as caught:
             await low
         assert caught.value.code == "lease-held"
@@ -160,11 +161,14 @@ async def test_a_lease_is_preempted_while_it_is_prepared(store: SqliteStore) -> 
     assert rig.story() == ["preempted low", "drive lease-end", "held boss"]
 
 
-async def test_a_lease_is_preempted_while_it_waits_for_its_turn(store: SqliteStore) -> None:
-    rig = LeasedRig(store)
+async def test_a_lease_is_preempted_while_it_waits_for_its_turn(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = asyncio.Event()
+    monkeypatch.setattr(hooks, "run", lambda *_: clean.wait())
+    rig = LeasedRig(store, {"after_lease": [{"run": ["clean"]}]})
     async with rig.at_work():
         await rig.reserve("low")
-        rig.drivers["pump"].hangs = True
         middle = asyncio.create_task(rig.reserve("middle", priority=1))
         await until(lambda: "preempted low" in rig.story())
         shown = rig.leases.shown()
@@ -173,8 +177,9 @@ async def test_a_lease_is_preempted_while_it_waits_for_its_turn(store: SqliteSto
         boss = asyncio.create_task(rig.reserve("boss", priority=2))
         with pytest.raises(Refused, match="boss asked"):
             await middle
+        clean.set()
         await boss
-    assert rig.story() == ["held low", "preempted low", "preempted middle", "drive lease-end", "held boss"]
+    assert rig.story() == ["held low", "preempted low", "drive lease-end", "preempted middle", "held boss"]
 
 
 async def test_ends_of_different_leases_do_not_wait_for_each_other(store: SqliteStore) -> None:
