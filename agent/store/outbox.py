@@ -222,7 +222,8 @@ class SqliteOutbox:
         now = self._timeline.now()
         if self._bytes <= self._max_bytes and not self._is_old(now):
             return
-        excess, victims = self._bytes - self._max_bytes, []
+        excess = self._bytes - self._max_bytes
+        victims: list[tuple[Outgoing, str]] = []
         for lane in (Lane.TELEMETRY, Lane.EVENT):
             if victims:
                 break  # more telemetry may wait on disk, and comes before any event goes

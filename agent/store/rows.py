@@ -71,6 +71,10 @@ class Rows:
         """Forgets messages."""
         self._database.executemany("DELETE FROM outbox WHERE id = ?", [(one.id,) for one in messages])
 
+    def delete_oldest(self, channel: int, last: int) -> None:
+        """Forgets all of a channel up to an id."""
+        self._database.execute("DELETE FROM outbox WHERE id > ? AND id <= ?", (first_id(channel), last))
+
     def delete_up_to(self, channel: int, last: int, but: Iterable[int]) -> tuple[int, int]:
         """Forgets all of a channel up to an id but some: how many messages and bytes that were."""
         which = "FROM outbox WHERE id > ? AND id <= ? AND id NOT IN (SELECT value FROM json_each(?))"

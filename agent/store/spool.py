@@ -1,8 +1,10 @@
 """The outbox as its thread sees it: where each row is, and which of them the loop has."""
 
+import operator
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from agent.store.base import Outgoing
 from agent.store.message import MESSAGE_OVERHEAD, size_of
@@ -134,8 +136,22 @@ class Spool:
                 change.channels.append(line)
         if fresh or gone:
             self._disk.insert(fresh)
-            self._disk.delete(gone)
+            self._delete(gone)
             self._disk.set_totals(change.messages, change.bytes, change.number)
+
+    def _delete(self, gone: list[Outgoing]) -> None:
+        """Forgets messages: the oldest of a channel, as they mostly are, by one statement."""
+        assert self._disk is not None
+        by_number: dict[int, list[Outgoing]] = {}
+        for message in gone:
+            by_number.setdefault(message.id >> NUMBER_BITS, []).append(message)
+        for number, messages in by_number.items():
+            # Also those that are in memory only count: what is skipped is not among the oldest.
+            oldest = islice(self._by_number[number].held.values(), len(messages))
+            if all(map(operator.is_, oldest, messages)):
+                self._disk.delete_oldest(number, messages[-1].id)
+            else:
+                self._disk.delete(messages)
 
     def _in_memory(self, message: Outgoing) -> bool:
         if self._disk is None or not message.durable:
