@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def write(value: int) -> dict[str, Any]:
     return {"op": "write", "device": "plc", "values": {"setpoint": value}}
 
 
+def _more_samples(one: Desk, than: int) -> bool:
+    return len(one.samples("plc")) > than
+
+
 async def setpoint_now(one: Desk) -> Any:
     return (await one.ask("read", device="plc", points=["setpoint"]))["data"]["values"]["setpoint"]
 
@@ -65,7 +70,7 @@ async def test_a_sequence_goes_on_over_a_stop_and_the_epoch_is_one_more(
                 await one.until_state("available")
                 epochs.append(agent.store.epoch)
                 before = len(one.samples("plc"))
-                await one.until(lambda before=before: len(one.samples("plc")) > before + 3)
+                await one.until(partial(_more_samples, one, before + 3))
             await one.until_state("offline")
         assert epochs == list(range(epochs[0], epochs[0] + 3))
         for source in (PLC, "/benches/rig"):
@@ -86,7 +91,7 @@ async def test_a_command_cut_off_by_a_kill_is_answered_by_the_next_agent_and_not
                 begun.set_result(None)
                 await asyncio.get_running_loop().create_future()
 
-            agent.bench.devices["plc"].driver.write = stuck  # type: ignore[method-assign]
+            agent.bench.devices["plc"].driver.write = stuck
             asked = await one.post(write(7))
             await begun
             one.results.clear()

@@ -69,7 +69,7 @@ def put(store: SqliteStore, count: int, lane: Lane = Lane.TELEMETRY, size: int =
 
 
 def take(store: SqliteStore, most: int = 10**9) -> list[int]:
-    found = []
+    found: list[int] = []
     while len(found) < most and (one := store.outbox.take(TOPIC)) is not None:
         found.append(one.sequence)
         store.outbox.done(one)
@@ -78,7 +78,7 @@ def take(store: SqliteStore, most: int = 10**9) -> list[int]:
 
 async def drained(store: SqliteStore) -> list[int]:
     await store.stored()
-    found = []
+    found: list[int] = []
     while some := take(store):
         found += some
         await store.stored()

@@ -65,11 +65,21 @@ class SteppedStore:
         unit = self._unit = []
         yield
         self._unit = None
-        self._units.append(lambda: [work() for work in unit] and None)
+
+        def store() -> None:
+            for work in unit:
+                work()
+
+        self._units.append(store)
 
     def _ask(self, answer: Callable[[], Any]) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._give(lambda: future.done() or future.set_result(answer()))
+
+        def resolve() -> None:
+            if not future.done():
+                future.set_result(answer())
+
+        self._give(resolve)
         return future
 
     async def stored(self) -> None:
@@ -185,7 +195,7 @@ class Bench(RuleBasedStateMachine):
         self.running: asyncio.Task[None] | None = None
 
     def _check_settled(self, message: Message) -> None:
-        entry = self.disk.journal.get(f"s:{message.message_id}")
+        entry = self.disk.journal.get(f"s:{message.message_id!s}")
         assert entry is not None, "settled before its result was on disk"
         assert entry.result is not None, "settled before its result was on disk"
 
@@ -266,7 +276,7 @@ class Bench(RuleBasedStateMachine):
         """counted: the broker counts deliveries; not all do."""
         assert self.running is not None
         self.queue.agent = None
-        self.store.commit = lambda _: None  # type: ignore[method-assign]  # nothing reaches the disk any more
+        self.store.disk = Disk()  # nothing reaches the old one any more
         self.running.cancel()
         self.loop.run_until_complete(asyncio.wait([self.running]))
         self.queue.waiting[:0] = [given.again(counted) for given in self.queue.unsettled]
