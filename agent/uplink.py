@@ -119,6 +119,7 @@ class Uplink:
         again = []
         for message, future in window:
             known = future.done() and not future.cancelled() and future.exception() is None
+            future.cancel()  # else one that fails later complains that nobody asked
             if not known or not self._settle(message, future.result()):
                 again.append(message)
         window.clear()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -114,6 +115,22 @@ async def test_without_an_outcome_it_is_sent_again_on_the_next_connection() -> N
         peer.connections[0].abort()
         await emptied(outbox)
         assert numbers(peer) == [*range(5), *range(5)]
+
+
+async def test_an_end_with_messages_in_flight_leaves_nothing_that_complains_later() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    peer = Peer()
+    peer.settle = None
+    async with peer.listening(), sending(peer) as (outbox, _):
+        for number in range(5):
+            put(outbox, number)
+        await peer.until(lambda: len(peer.deliveries) == 5)
+        socket = peer.connections[0]._socket
+        assert socket is not None
+        socket.pause_reading()  # so that it does not answer the end
+    gc.collect()
+    assert complaints == []
 
 
 async def test_without_credit_it_waits() -> None:
