@@ -94,6 +94,21 @@ async def move(one: Desk) -> None:
     assert moved["status"] == "ok", moved
 
 
+async def test_many_who_ask_for_safe_at_the_same_time_do_not_hold_each_other_up(
+    broker: Broker, run_agent: RunAgent, plant: Plant
+) -> None:
+    async with desk(broker.url, "rig") as one, run_agent(plant.profile, broker.url, sil=False):
+        await one.until_state("available")
+        await move(one)
+        plant.writes.clear()
+        asked = [await one.post({"op": "safe"}) for _ in range(100)]
+        for message_id in asked:
+            (answer,) = await one.answers(message_id)
+            assert (answer["status"], answer["data"]["safe"]) == ("ok", True)
+        assert plant.writes == SAFE * len(said(one, "command"))
+        assert len(said(one, "command")) < 50
+
+
 async def test_op_safe_drives_in_the_order_of_the_profile_and_says_what_came_of_it(
     broker: Broker, run_agent: RunAgent, plant: Plant
 ) -> None:
