@@ -139,6 +139,7 @@ def audit(entries: Sequence[AuditEntry]) -> RenderableType:
     if not entries:
         return Text("no such entries", "dim")
     made = table("time", "who", "lease", "op", "device", "what", "outcome")
+    made.columns[0].no_wrap = made.columns[3].no_wrap = True
     for entry in entries:
         made.add_row(
             time(entry.time_ns),
