@@ -50,6 +50,19 @@ def audited(command: Command, outcome: Result, lease: str, holder: str) -> Audit
     )
 
 
+def cut_off(entry: JournalEntry, outcome: Result) -> AuditEntry:
+    """The audit's line for a command that an agent had begun when it was killed: who asked died with it."""
+    return AuditEntry(
+        time_ns=entry.received_ns,
+        finished_ns=clock.now_ns(),
+        who="",
+        op=entry.op,
+        status=outcome.status,
+        message=outcome.message,
+        key=entry.key,
+    )
+
+
 def no_command(error: NotACommand, received_ns: int, user: bytes | None) -> AuditEntry:
     """The audit's line for a message that is no command at all."""
     return AuditEntry(

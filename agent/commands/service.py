@@ -9,7 +9,7 @@ import structlog
 from agent import clock
 from agent.commands.ops import Ops
 from agent.commands.parse import Command, NotACommand, answer_to, parse
-from agent.commands.record import asker, audited, begun, no_command
+from agent.commands.record import asker, audited, begun, cut_off, no_command
 from agent.commands.result import Result, indeterminate, of_error, result
 from agent.events import Events, Identity, Mode
 from agent.store import JournalEntry, Store
@@ -125,6 +125,7 @@ class CommandService:
             outcome = indeterminate(entry.op, entry.received_ns, _STOPPED)
             self._log.warning("command was cut off", op=entry.op, id=entry.key)
             with self._store.together():
+                self._store.audit(cut_off(entry, outcome))
                 self._record(entry, outcome)
 
     async def _look_up(self) -> None:

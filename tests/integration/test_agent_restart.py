@@ -13,6 +13,7 @@ from desk import Desk, RunAgent, desk
 from waiting import until
 
 from agent.app import Agent
+from agent.store.inspect import AuditFilter, Inspector
 from sim.broker import Broker
 
 PROFILE = """
@@ -80,7 +81,7 @@ async def test_a_sequence_goes_on_over_a_stop_and_the_epoch_is_one_more(
 
 
 async def test_a_command_cut_off_by_a_kill_is_answered_by_the_next_agent_and_not_done_again(
-    broker: Broker, run_agent: RunAgent, kill: Any
+    broker: Broker, run_agent: RunAgent, kill: Any, tmp_path: Path
 ) -> None:
     async with desk(broker.url, "rig") as one:
         async with kill(run_agent(PROFILE, broker.url)) as agent:
@@ -104,6 +105,9 @@ async def test_a_command_cut_off_by_a_kill_is_answered_by_the_next_agent_and_not
             assert answers[0] == answers[1]
             assert len({message.message_id for message, _ in one.results}) == 1
             assert await setpoint_now(one) == 3
+    with Inspector(tmp_path / "store-rig") as store:
+        (line,) = store.audit(AuditFilter(op="write"), 10)
+    assert (line.key, line.status) == (f"s:{asked}", "indeterminate")
 
 
 async def test_after_a_kill_the_devices_are_made_safe_before_any_command(
