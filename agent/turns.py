@@ -40,12 +40,20 @@ class Turns:
             try:
                 yield
             except asyncio.CancelledError:
-                if not self._broken_off or self._mover is None or self._mover.uncancel():
+                if not self._take_back():
                     raise
                 text = f"broken off to make device {self._device} safe; it may or may not have had effect"
                 raise Overtaken(text) from None
             finally:
-                self._mover, self._broken_off = None, False
+                self._take_back()  # a driver may have ended in its own way all the same
+                self._mover = None
+
+    def _take_back(self) -> bool:
+        """Takes back that the mover is broken off; whether it was, and nobody else cancelled it."""
+        if not self._broken_off or self._mover is None:
+            return False
+        self._broken_off = False
+        return not self._mover.uncancel()
 
     @contextlib.asynccontextmanager
     async def overtaken(self, grace: float) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 """Whose turn it is with a device: commands one by one, and before all of them whoever makes it safe."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -107,3 +108,22 @@ async def test_two_that_make_safe_do_not_mix() -> None:
 
     await asyncio.gather(make_safe("a"), make_safe("b"))
     assert order == ["a begins", "a ends", "b begins", "b ends"]
+
+
+async def test_one_that_ends_in_its_own_way_when_it_is_broken_off_is_not_cancelled_later() -> None:
+    turns = Turns("plc")
+    begun = asyncio.Event()
+
+    async def move() -> int:
+        async with turns.commanded(turns.overtakes):
+            begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    moving = asyncio.create_task(move())
+    await begun.wait()
+    async with turns.overtaken(0.01):
+        assert await moving == 0
