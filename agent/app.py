@@ -165,6 +165,10 @@ class Agent:
                 await self.bench.tried.wait()
         if killed is not None:
             await self.safety.drive("crash", reason=f"the agent before (epoch {killed.decode()}) was killed")
+        elif self.store.anew:
+            await self.safety.drive(
+                "crash", reason="the store was damaged: how the bench was left is not known"
+            )
 
     async def _take_commands(self) -> None:
         """Receives commands from when the devices were tried: what waited for the agent finds them there."""

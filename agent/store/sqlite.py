@@ -71,6 +71,8 @@ class SqliteStore:
         self._journal = SqliteJournal(self._handover, found.since_ns, found.unfinished)
         self.outbox: Outbox = self._outbox
         self.journal: Journal = self._journal
+        self.anew = found.anew
+        """What earlier runs kept was damaged and is not known any more."""
         self.trouble = ""
         self.on_trouble: Callable[[], None] = lambda: None
         if self._disk is not None and found.error is not None:
