@@ -270,9 +270,13 @@ class Client:
         management: Management | None = None
         while True:
             endpoint, route = await self._declaring.get()
+            if connection is not self._connection:
+                return  # lost meanwhile, and its memory with it: the next one attaches all endpoints
             if management is None or management.over:
                 management = Management(connection, self._options.connect_timeout)
             problem = await management.declare(route.declarations)
+            if connection is not self._connection:
+                return
             if problem:
                 self._log.warning("a declaration failed", problem=problem)
             if endpoint in self._endpoints and self._flavour is not None:

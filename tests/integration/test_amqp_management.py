@@ -134,3 +134,18 @@ async def test_a_mute_management_node_is_not_waited_for_for_ever(peer: Peer) -> 
         await line.until(LinkState.CONNECTED)
         async with asyncio.timeout(5):
             await line.client.receiver(COMMANDS, Delivery.accept, 10).attached()  # type: ignore[arg-type]
+
+
+async def test_a_connection_that_is_lost_while_declaring_is_made_again(peer: Peer, node: Node) -> None:
+    def lose(delivery: Delivery) -> None:
+        peer.settle = node.take
+        peer.connections[-1].abort()
+
+    peer.settle = lose
+    async with running(peer.url) as line:
+        others = Address("hil.other.commands", "queue")  # its declaration waits for the first one's answer
+        receivers = [line.client.receiver(one, Delivery.accept, 10) for one in (COMMANDS, others)]  # type: ignore[arg-type]
+        async with asyncio.timeout(5):
+            for receiver in receivers:
+                await receiver.attached()
+        assert len(peer.connections) == 2
