@@ -15,6 +15,7 @@ from agent import clock
 from agent.clock import Moment, Timeline
 from agent.store.base import AuditEntry, Lane, Loss
 from agent.store.message import COLUMNS, MESSAGE_OVERHEAD
+from agent.store.records import losses_in
 from agent.store.schema import APPLICATION_ID, BUSY_S, MIGRATIONS, NUMBER_BITS
 
 LEASES = "leases"
@@ -25,7 +26,7 @@ SELECT letter.id, buried_ns, reason, coalesce(address, name, ''),
     lane, source, sequence, time_ns, event_id, data
 FROM dead_letters AS letter LEFT JOIN channels ON channels.id = letter.channel
 """
-_AUDIT = "time_ns, finished_ns, who, op, status, code, message, device, lease, holder, key, what"
+_AUDIT = ", ".join(AuditEntry.__struct_fields__)
 
 
 class NoStore(Exception):
@@ -172,7 +173,7 @@ class Inspector:
                 files={file.name: file.stat().st_size for file in sorted(self.directory.glob("store.db*"))},
                 waiting=self._waiting(),
                 kept=self._kept(),
-                losses=[Loss(*row[1:]) for row in self._database.execute("SELECT * FROM losses ORDER BY id")],
+                losses=list(losses_in(self._database).values()),
                 leases=self._leases(),
             )
         finally:
