@@ -182,6 +182,8 @@ class Ops:
         return await device.call(method, args)
 
     async def _reserve(self, command: Command) -> Any:
+        if not command.reply_to:
+            raise Refused("malformed", "op reserve needs a reply-to: its result is a secret, not for a topic")
         self._need_open()
         return await self._leases.reserve(command.fields)
 

@@ -134,6 +134,8 @@ class JournalEntry(msgspec.Struct):
     """The id, sequence and time of the result's event, which a repetition keeps."""
     sequence: int = 0
     time_ns: int = 0
+    asked: bytes = b""
+    """Who asked for what, encoded by the command service."""
 
 
 class Journal(Protocol):

@@ -97,7 +97,12 @@ CREATE TABLE audit (
 );
 """
 
-MIGRATIONS: Sequence[str] = (_VERSION_1,)
+_VERSION_2 = """
+-- Who asked for what: the audit needs it also of a command that a kill cut off.
+ALTER TABLE journal ADD COLUMN asked BLOB NOT NULL DEFAULT x'';
+"""
+
+MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2)
 """The script at index n leads from version n to n + 1. Version 0 is an empty file."""
 
 

@@ -93,7 +93,7 @@ async def test_a_command_cut_off_by_a_kill_is_answered_by_the_next_agent_and_not
                 await asyncio.get_running_loop().create_future()
 
             agent.bench.devices["plc"].driver.write = stuck
-            asked = await one.post(write(7))
+            asked = await one.post(write(7), user_id=b"tester")
             await begun
             one.results.clear()
         one.results.clear()  # a killed agent says nothing any more
@@ -107,7 +107,8 @@ async def test_a_command_cut_off_by_a_kill_is_answered_by_the_next_agent_and_not
             assert await setpoint_now(one) == 3
     with Inspector(tmp_path / "store-rig") as store:
         (line,) = store.audit(AuditFilter(op="write"), 10)
-    assert (line.key, line.status) == (f"s:{asked}", "indeterminate")
+    assert (line.key, line.status, line.who) == (f"s:{asked!s}", "indeterminate", "tester")
+    assert (line.device, line.what) == ("plc", '{"values":{"setpoint":7}}')
 
 
 async def test_after_a_kill_the_devices_are_made_safe_before_any_command(

@@ -226,3 +226,30 @@ async def test_a_bench_that_is_being_prepared_holds_up_nobody_and_can_be_pre_emp
         await reserve(one, "important", devices=["pump"], priority=1)
         (answer,) = await one.answers(slow)
         assert (answer["status"], answer["code"]) == ("rejected", "lease-held")
+
+
+async def test_who_sends_the_message_id_of_a_reserve_gets_its_result_and_not_its_token(
+    broker: Broker, run_agent: RunAgent
+) -> None:
+    wanted = {"op": "reserve", "holder": "a", "ttl_s": 60}
+    async with (
+        desk(broker.url, "rig") as one,
+        desk(broker.url, "rig") as other,
+        run_agent(DEVICES, broker.url),
+    ):
+        await one.until_state("available")
+        (first,) = await one.answers(await one.post(wanted, message_id="guess"))
+        (second,) = await other.answers(await other.post({"op": "ping"}, message_id="guess"))
+        assert (second["op"], second["status"]) == ("reserve", "ok")
+        assert first["data"]["lease"] not in str(second)
+        again = await one.answers(await one.post(wanted, message_id="guess"), 2)
+        assert again == [first, first]
+
+
+async def test_a_token_goes_to_no_topic(broker: Broker, run_agent: RunAgent) -> None:
+    async with desk(broker.url, "rig") as one, run_agent(DEVICES, broker.url):
+        await one.until_state("available")
+        await one.post({"op": "reserve", "holder": "a", "ttl_s": 60}, reply_to=None)
+        ((_, said),) = await one.until(lambda: one.of_type("result"))
+        assert (said["status"], said["code"]) == ("rejected", "malformed")
+        assert one.availability()["lease"] is None
