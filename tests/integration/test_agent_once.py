@@ -218,3 +218,22 @@ async def test_a_bench_whose_devices_are_all_disabled_is_of_no_use(
         assert "disabled in the profile" in said["reason"]
         answer = await one.ask("read", device="plc")
         assert (answer["status"], answer["code"]) == ("rejected", "disabled")
+
+
+async def test_safe_waits_for_no_disk_that_hangs(
+    broker: Broker, run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = PROFILE.replace("access: rw", "access: rw, safe: 3")
+    async with desk(broker.url, "rig") as one, run_agent(profile, broker.url) as agent:
+        await one.until_state("available")
+        assert (await one.ask("write", device="plc", values={"setpoint": 9}))["status"] == "ok"
+
+        async def hang(*_: Any) -> Any:
+            await asyncio.get_running_loop().create_future()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(agent.store.journal, "find", hang)
+            patch.setattr(agent.store, "stored", hang)
+            await one.post({"op": "safe"})
+            await one.until(lambda: one.of_type("safety"))
+        assert (await one.ask("read", device="plc", points=["setpoint"]))["data"]["values"] == {"setpoint": 3}
