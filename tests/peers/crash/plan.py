@@ -32,12 +32,12 @@ class Fault(enum.Enum):
 
 
 _DECK = (
-    *(Fault.AGENT,) * 7,
-    *(Fault.AGENT_AGAIN,) * 3,
-    *(Fault.AGENT_ALONE,) * 2,
-    *(Fault.CUT,) * 2,
-    *(Fault.CUT_IN_DRAIN,) * 2,
-    Fault.STALL,
+    *(Fault.AGENT,) * 11,
+    *(Fault.AGENT_AGAIN,) * 4,
+    *(Fault.AGENT_ALONE,) * 3,
+    *(Fault.CUT,) * 3,
+    *(Fault.CUT_IN_DRAIN,) * 3,
+    *(Fault.STALL,) * 2,
     *(Fault.AGENT_IN_STALL,) * 2,
     Fault.FREEZE,
     *(Fault.CUT_IN_FREEZE,) * 2,

@@ -69,6 +69,7 @@ class Agent:
             *("--broker", f"amqp://127.0.0.1:{broker_port}", "--heartbeat", "5s"),
         )
         self._process: asyncio.subprocess.Process | None = None
+        self._started = asyncio.Event()
 
     async def start(self) -> None:
         """Starts it, and waits for nothing."""
@@ -76,30 +77,44 @@ class Agent:
             self._process = await asyncio.create_subprocess_exec(
                 _COMMAND, *self._arguments, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
+        self._started.set()
+
+    async def watch(self) -> None:
+        """Sees to it that it ends only when it is told to; until cancelled."""
+        while True:
+            await self._started.wait()
+            self._started.clear()
+            if (process := self._process) is not None:
+                status = await process.wait()
+                if process is self._process:
+                    self._process = None
+                    raise AssertionError(f"the agent ended by itself with status {status}")
 
     async def kill(self) -> None:
-        """SIGKILL. It must have lived until now."""
-        process = self._process
-        if process is None:
-            return
-        self._process = None
-        ended_by_itself = process.returncode
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        assert ended_by_itself is None, (
-            f"the agent ended by itself with status {ended_by_itself}: {self.said()}"
-        )
+        """SIGKILL."""
+        if (process := self._process) is not None:
+            assert process.returncode is None, f"the agent ended by itself with status {process.returncode}"
+            self._process = None
+            await _end(process)
 
     async def stop(self) -> None:
         """SIGTERM, and a clean end."""
-        assert self._process is not None
-        self._process.terminate()
-        async with asyncio.timeout(_STOP_S):
-            status = await self._process.wait()
-        self._process = None
-        assert status == 0, f"the agent stopped with status {status}: {self.said()}"
+        process, self._process = self._process, None
+        assert process is not None
+        process.terminate()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
+        finally:
+            await _end(process)
+        assert process.returncode == 0, f"the agent stopped with status {process.returncode}"
 
     def said(self) -> str:
         """The end of its log."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()

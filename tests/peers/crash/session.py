@@ -274,8 +274,11 @@ async def session(broker: Broker, folder: Path) -> AsyncIterator[Session]:
             agent = Agent(folder, rig.profile(), bench, link.port)
             one = Session(broker, agent, desk, link, rig)
             try:
-                await one.start()
-                yield one
+                async with asyncio.TaskGroup() as group:
+                    watching = group.create_task(agent.watch(), name="agent's life")
+                    await one.start()
+                    yield one
+                    watching.cancel()
             except Exception as error:
                 error.add_note(
                     "\n".join([*one.timeline, one.summary(), "the agent said last:", agent.said()])
