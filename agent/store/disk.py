@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -13,6 +14,8 @@ import structlog
 from agent import clock
 from agent.store.schema import ForeignFile, Synchronous, connect
 
+LOCK_ATTEMPTS = 5
+LOCK_PAUSE_S = 0.05
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -138,9 +141,14 @@ def _lock(directory: Path) -> IO[bytes] | None:
         if not path.exists():
             return None
         file = path.open("rb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise OSError(error.errno, "another agent uses this store directory", str(directory)) from None
+    for attempt in range(LOCK_ATTEMPTS, 0, -1):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if attempt == 1:
+                file.close()
+                text = "another agent uses this store directory"
+                raise OSError(error.errno, text, str(directory)) from None
+            time.sleep(LOCK_PAUSE_S)  # `hilgate store` may look at it just now
     return file

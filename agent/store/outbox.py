@@ -47,6 +47,8 @@ class SqliteOutbox:
         self._losses: dict[int, Loss] = {}
         self._open: dict[tuple[str, str], int] = {}
         self._next_loss = 1
+        self._refills = 0
+        """How often room was made and the thread has not yet given what waits behind."""
         self._emptied = asyncio.Event()
         self._emptied.set()
 
@@ -225,7 +227,7 @@ class SqliteOutbox:
         excess = self._bytes - self._max_bytes
         victims: list[tuple[Outgoing, str]] = []
         for lane in (Lane.TELEMETRY, Lane.EVENT):
-            if victims:
+            if lane is Lane.EVENT and (victims or self._refills):
                 break  # more telemetry may wait on disk, and comes before any event goes
             for message in self._oldest_first(lane):
                 if excess <= 0 and message.at >= now - self._max_age:
@@ -235,6 +237,14 @@ class SqliteOutbox:
         for message, reason in victims:
             self._lines[message.channel].waiting.remove(message)
             self._lose(message, reason)
+        if victims:
+            self._refills += 1
+            self._handover.operate(lambda _: self._refilled)
+
+    def _refilled(self) -> None:
+        """What waited on disk behind what was given up is here."""
+        self._refills -= 1
+        self._make_room()
 
     def _is_old(self, now: float) -> bool:
         horizon = now - self._max_age

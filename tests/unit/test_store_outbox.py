@@ -87,6 +87,23 @@ async def test_the_bound_holds_for_what_waits_on_disk(
         assert await drained(store) == list(range(40, 50))
 
 
+async def test_no_event_goes_while_telemetry_waits_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "WINDOW", 4)
+    with opened(tmp_path) as store:
+        put(store, 1, 2, lane=Lane.EVENT, address=OTHER)
+        put(store, *range(3, 40))
+    with opened(tmp_path, max_bytes=10 * SIZE) as store:
+        for number in range(40, 80):
+            put(store, number)
+            await asyncio.sleep(0)
+        for _ in range(40):
+            await store.stored()
+        assert store.outbox.stats().messages == 10
+        assert taken(store, OTHER) == [1, 2]
+
+
 async def test_what_is_in_flight_is_not_dropped(directory: Path | None) -> None:
     with opened(directory, max_bytes=2 * SIZE) as store:
         put(store, 1)
