@@ -31,22 +31,24 @@ class Fault(enum.Enum):
     BOTH = "both are killed"
 
 
-_DECK = (
+_KILLS = (
     *(Fault.AGENT,) * 11,
     *(Fault.AGENT_AGAIN,) * 4,
     *(Fault.AGENT_ALONE,) * 3,
+    *(Fault.AGENT_IN_STALL,) * 2,
+    Fault.AGENT_IN_FREEZE,
+    Fault.BOTH,
+)
+_OTHERS = (
     *(Fault.CUT,) * 3,
     *(Fault.CUT_IN_DRAIN,) * 3,
     *(Fault.STALL,) * 2,
-    *(Fault.AGENT_IN_STALL,) * 2,
     Fault.FREEZE,
     *(Fault.CUT_IN_FREEZE,) * 2,
-    Fault.AGENT_IN_FREEZE,
     Fault.BROKER,
-    Fault.BOTH,
 )
-"""How often each comes; a broker takes five seconds to start."""
-SESSION = len(_DECK)
+"""Never two of these in a row: an agent whose link goes again and again waits ever longer."""
+SESSION = len(_KILLS) + len(_OTHERS)
 """Rounds that share one store, one broker and one pair of devices."""
 
 
@@ -82,10 +84,21 @@ class Round:
 def plan(seed: str, rounds: int) -> list[Round]:
     """The rounds of one session, at most `SESSION`."""
     chance = random.Random(seed)
-    faults = list(_DECK)
-    chance.shuffle(faults)
+    faults = _faults(chance)
     registers = {device: iter(range(REGISTERS)) for device in DEVICES}
     return [_round(chance, number, fault, registers) for number, fault in enumerate(faults[:rounds], 1)]
+
+
+def _faults(chance: random.Random) -> list[Fault]:
+    """Each as often as it should come, in random order."""
+    kills = chance.sample(_KILLS, len(_KILLS))
+    others = iter(chance.sample(_OTHERS, len(_OTHERS)))
+    followed = chance.sample(range(len(kills)), len(_OTHERS))
+    return [
+        fault
+        for place, kill in enumerate(kills)
+        for fault in ((kill, next(others)) if place in followed else (kill,))
+    ]
 
 
 def _round(chance: random.Random, number: int, fault: Fault, registers: dict[str, Iterator[int]]) -> Round:
