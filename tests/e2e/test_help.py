@@ -3,7 +3,7 @@
 import pytest
 from shell import hilgate
 
-COMMANDS = ["demo", "run", "check", "schema", "broker", "send", "watch", "store", "audit"]
+COMMANDS = ["demo", "run", "check", "schema", "broker", "send", "watch", "store", "audit", "safe-state"]
 
 
 async def test_version_and_overview() -> None:
