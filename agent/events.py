@@ -36,6 +36,7 @@ class Identity(NamedTuple):
     id: str
     sequence: int
     time_ns: int
+    epoch: int
 
 
 class Events:
@@ -149,7 +150,7 @@ class Events:
             type=kind,
             time_ns=identity.time_ns,
             sequence=identity.sequence,
-            epoch=self._store.epoch,
+            epoch=identity.epoch,
             mode=mode,
             data=data,
         )
@@ -185,4 +186,6 @@ class Events:
 
     def _identity(self, counter: str, time_ns: int) -> Identity:
         self._count += 1
-        return Identity(f"{self.instance}-{self._count}", self._store.next_sequence(counter), time_ns)
+        return Identity(
+            f"{self.instance}-{self._count}", self._store.next_sequence(counter), time_ns, self._store.epoch
+        )

@@ -272,7 +272,7 @@ class DeviceConfig(BaseModel):
     refresh: Duration = Field(10.0, gt=0, description="With report: change, how often all values are sent.")
     batch: Batch = Batch()
     ttl: Duration | None = Field(None, gt=0, description="Time-to-live of the device's events; default none.")
-    durable: bool = Field(True, description="Whether the store and brokers keep the device's samples on disk.")
+    durable: bool = Field(True, description="Whether store and brokers keep the device's samples on disk.")
     points: Mapping[Name, Point]
     sim: Mapping[str, Any] = Field(default_factory=dict, description="Behaviour of points when simulated.")
     _name: str = PrivateAttr("")

@@ -13,7 +13,7 @@ settings.load_profile("hilgate")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of tests/peers/test_crash.py; only this file is read early enough to add any."""
     group = parser.getgroup("hilgate")
-    group.addoption("--crash-seed", help="repeat the crash test's plan: the seed that a failure names")
+    group.addoption("--crash-seed", help="another plan for the crash test than that of seed 1")
     group.addoption(
         "--crash-rounds", type=int, help="faults for each broker (10; 100 where peers are required)"
     )

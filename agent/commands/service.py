@@ -289,7 +289,7 @@ class CommandService:
         identity = self._events.result(
             entry.result, mode=self._mode, reply_to=entry.reply_to, correlation_id=asker(entry)
         )
-        entry.event_id, entry.sequence, entry.time_ns = identity
+        entry.event_id, entry.sequence, entry.time_ns, entry.epoch = identity
         if keep:
             self._journal.finish(entry)
 
@@ -326,7 +326,7 @@ class CommandService:
             mode=self._mode,
             reply_to=command.reply_to,
             correlation_id=command.correlation_id,
-            again=Identity(entry.event_id, entry.sequence, entry.time_ns),
+            again=Identity(entry.event_id, entry.sequence, entry.time_ns, entry.epoch or self._store.epoch),
         )
 
     # -- what is no command ---------------------------------------------------------------------

@@ -131,11 +131,12 @@ class JournalEntry(msgspec.Struct):
     result: bytes | None = None
     """The result's body once it is finished."""
     event_id: str = ""
-    """The id, sequence and time of the result's event, which a repetition keeps."""
+    """The id, sequence, time and epoch of the result's event, which a repetition keeps."""
     sequence: int = 0
     time_ns: int = 0
     asked: bytes = b""
     """Who asked for what, encoded by the command service."""
+    epoch: int = 0
 
 
 class Journal(Protocol):

@@ -26,10 +26,11 @@ AUDIT_ROWS = 1_000_000
 """Audit entries kept; of more the oldest go."""
 
 _LETTER = f"buried_ns, reason, channel, {COLUMNS}"
-_ENTRY = "key, op, received_ns, reply_to, correlation_id, result, event_id, sequence, time_ns, asked"
+_ENTRY = "key, op, received_ns, reply_to, correlation_id, result, event_id, sequence, time_ns, asked, epoch"
 _FINISHED = """
 ON CONFLICT (key) DO UPDATE SET result = excluded.result, event_id = excluded.event_id,
-    sequence = excluded.sequence, time_ns = excluded.time_ns, finished_at = excluded.finished_at
+    sequence = excluded.sequence, time_ns = excluded.time_ns, epoch = excluded.epoch,
+    finished_at = excluded.finished_at
 """
 _AUDIT = "time_ns, finished_ns, who, op, status, code, message, device, lease, holder, key, what"
 _APPENDED = {"dead_letters": _LETTER, "audit": f"at, {_AUDIT}"}
@@ -145,14 +146,14 @@ class Records:
     def begin(self, entry: JournalEntry) -> None:
         """Adds an entry without a result."""
         self.database.execute(
-            f"INSERT OR IGNORE INTO journal ({_ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(entry)
+            f"INSERT OR IGNORE INTO journal ({_ENTRY}) VALUES (?{', ?' * 10})", astuple(entry)
         )
 
     def finish(self, entry: JournalEntry, at: float | None = None) -> None:
         """Adds a result, and forgets entries over age or, oldest first, over the bound."""
         assert entry.result is not None
         self.database.execute(
-            f"INSERT INTO journal ({_ENTRY}, finished_at) VALUES (?{', ?' * 10}) {_FINISHED}",
+            f"INSERT INTO journal ({_ENTRY}, finished_at) VALUES (?{', ?' * 11}) {_FINISHED}",
             (*astuple(entry), self._timeline.now() if at is None else at),
         )
         self._prune_journal(len(entry.key) + len(entry.result) + ENTRY_OVERHEAD)

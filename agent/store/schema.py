@@ -100,6 +100,8 @@ CREATE TABLE audit (
 _VERSION_2 = """
 -- Who asked for what: the audit needs it also of a command that a kill cut off.
 ALTER TABLE journal ADD COLUMN asked BLOB NOT NULL DEFAULT x'';
+-- In which epoch the result's event was made: a repetition bears it too. 0: not known.
+ALTER TABLE journal ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
 """
 
 MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2)

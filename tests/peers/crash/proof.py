@@ -43,10 +43,10 @@ def first_appearances(heard: Iterable[Heard]) -> list[Heard]:
 
 
 def copies_differ(heard: Iterable[Heard]) -> list[str]:
-    """Copies of an event have one number and one body."""
-    forms: dict[tuple[str, str], set[tuple[int, str]]] = defaultdict(set)
+    """Copies of an event have one epoch, one number and one body."""
+    forms: dict[tuple[str, str], set[tuple[int, int, str]]] = defaultdict(set)
     for one in heard:
-        forms[one.source, one.event_id].add((one.sequence, one.body))
+        forms[one.source, one.event_id].add((one.epoch, one.sequence, one.body))
     return [
         f"copies of {key} differ: {sorted(several)}" for key, several in forms.items() if len(several) > 1
     ]
