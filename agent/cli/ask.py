@@ -14,7 +14,9 @@ from protocols.amqp.types import CodecError
 Result = dict[str, Any]
 
 
-async def ask(client: Client, bench: str, body: Result, timeout: float, *, lease: str = "") -> Result:
+async def ask(
+    client: Client, bench: str, body: Result, timeout: float, *, lease: str = "", user: str = ""
+) -> Result:
     """Sends a command and waits for the result that echoes its identity; the command expires by then.
 
     Args:
@@ -23,6 +25,7 @@ async def ask(client: Client, bench: str, body: Result, timeout: float, *, lease
         body: The command.
         timeout: Seconds to wait.
         lease: The token of a lease to write by, if any.
+        user: The name that the client has logged in with: brokers that vouch for a `user-id` check it.
 
     Raises:
         Failure: no answer in `timeout` seconds, the broker does not take the command, or what came
@@ -44,6 +47,7 @@ async def ask(client: Client, bench: str, body: Result, timeout: float, *, lease
         async with asyncio.timeout(timeout):
             command = _command(body, identity, await client.open_replies(on_message), timeout)
             command.properties = {"lease": lease} if lease else {}
+            command.user_id = user.encode() or None
             _demand_accepted(await _send(client, bench, encode(command)))
             return await answer
     except LinkRefused as error:

@@ -154,4 +154,5 @@ async def _exchange(
         raise Failure("Interrupted; it is not known whether the command was carried out", Exit.INTERRUPTED)
 
     async with beside(interrupt(), "interrupt"), connected(settings, timeout) as client:
-        return await ask(client, settings.bench, body, timeout, lease=token)
+        user, _ = settings.credentials()
+        return await ask(client, settings.bench, body, timeout, lease=token, user=user or "")
