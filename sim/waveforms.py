@@ -127,7 +127,9 @@ class Lag:
         """The lagging value."""
         if self._from == self._target:
             return self._target
-        return self._target + (self._from - self._target) * math.exp((self._since - t) / self._tau)
+        value = self._target + (self._from - self._target) * math.exp((self._since - t) / self._tau)
+        low, high = sorted((self._from, self._target))
+        return min(max(value, low), high)  # rounding must not carry it past its target
 
     def aim(self, t: float, target: float) -> None:
         """The target changes at time `t`."""

@@ -119,6 +119,13 @@ def test_reading_a_lag_does_not_change_it(moments: list[float], targets: list[fl
     assert read(600.0) == unread(600.0)
 
 
+def test_rounding_carries_no_lag_past_its_target() -> None:
+    lag = waveforms.Lag(3.0, 0.0)
+    for n, target in enumerate((98.0, 100.0, -28.278685712057424)):
+        lag.aim(n * 100.0, target)
+    assert lag(200.0) <= 100
+
+
 def test_without_a_time_constant_a_lag_follows_at_once() -> None:
     lag = waveforms.Lag(0.0, 0.0)
     lag.aim(1.0, 7.0)
