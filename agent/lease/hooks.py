@@ -123,7 +123,7 @@ class Hooks:
     ) -> None:
         log = self._log.info if status == "ok" else self._log.warning
         what = hook.model_dump(mode="json", exclude_unset=True)
-        log("hook", lease=lease.id, hook=what, status=status, reason=text)
+        log("hook", lease_id=lease.id, hook=what, status=status, reason=text)
         entry = AuditEntry(
             time_ns=began_ns,
             finished_ns=clock.now_ns(),

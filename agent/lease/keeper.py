@@ -303,7 +303,7 @@ class Leases:
         self._changed()
 
     def _say(self, lease: Lease, state: str) -> None:
-        self._log.info("lease", lease=lease.id, state=state, holder=lease.holder, reason=lease.reason)
+        self._log.info("lease", lease_id=lease.id, state=state, holder=lease.holder, reason=lease.reason)
         body = {"lease": lease.id} | self._view(lease, state) | {"reason": lease.reason}
         self._events.bench(LEASE, body, mode=self._bench.mode)
         if state in ("expired", "lapsed", "preempted"):  # all else came of a command
