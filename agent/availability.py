@@ -183,19 +183,15 @@ class Availability:
             for loss in losses:
                 self._events.bench(LOSS, self._of_loss(loss), mode=self._bench.mode)
         for name, device in self._bench.devices.items():
-            cycles, since_ns = device.take_missed()
-            if cycles:
-                self._events.bench(
-                    LOSS,
-                    {
-                        "source": self._events.device_source(name),
-                        "reason": "missed-cycles",
-                        "count": cycles,
-                        "first_time": rfc3339(since_ns),
-                        "last_time": rfc3339(clock.now_ns()),
-                    },
-                    mode=device.mode,
-                )
+            for lost in device.losses.take():
+                body = {
+                    "source": self._events.device_source(name),
+                    "reason": lost.reason,
+                    "count": lost.count,
+                    "first_time": rfc3339(lost.first_ns),
+                    "last_time": rfc3339(lost.last_ns),
+                }
+                self._events.bench(LOSS, body, mode=device.mode)
 
     def _of_loss(self, loss: Loss) -> dict[str, Any]:
         # What a store held that cannot be read any more, nobody can count.

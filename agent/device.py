@@ -11,8 +11,9 @@ import structlog
 from agent import clock
 from agent.batch import Batcher
 from agent.changes import ChangeFilter
-from agent.events import Events, Mode
+from agent.events import FRAMES, SAMPLES, Events, Mode
 from agent.latest import LatestValues
+from agent.losses import Losses
 from agent.turns import Turns
 from protocols.base import DeviceConfig, DeviceState, Driver, DriverError, Quality, Sample, Value
 
@@ -46,8 +47,8 @@ class Device:
         self.since_ns = clock.now_ns()
         self.reason = ""
         self.status = DeviceState.CONNECTING if config.enabled else DeviceState.DISABLED
-        self._missed = 0
-        self._missed_since_ns = 0
+        self.losses = Losses()
+        """What was not taken from the device and is still to be said."""
         self._events = events
         self._latest = latest
         self._changed = changed
@@ -88,11 +89,21 @@ class Device:
         """Takes what the driver thinks of a device whose link is up."""
         self._set(state, reason)
 
+    def frames(self, body: bytes, time_ns: int) -> None:
+        """Takes raw bus frames; the driver has gathered them."""
+        if self.status in (DeviceState.CONNECTING, DeviceState.OFFLINE):
+            self._set(DeviceState.ONLINE)
+        self._emit(body, time_ns, FRAMES)
+
     def missed(self, cycles: int, period: float) -> None:
         """Counts skipped poll cycles; the next heartbeat says them as a loss."""
-        if not self._missed:
-            self._missed_since_ns = clock.now_ns() - int(cycles * period * 1e9)
-        self._missed += cycles
+        now = clock.now_ns()
+        self.losses.count("missed-cycles", cycles, now - int(cycles * period * 1e9), now)
+
+    def lost(self, count: int, reason: str) -> None:
+        """Counts what could not be taken from the device; the next heartbeat says it."""
+        now = clock.now_ns()
+        self.losses.count(reason, count, now, now)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -185,11 +196,6 @@ class Device:
         self._require_link()
         return await self.driver.call(method, args)
 
-    def take_missed(self) -> tuple[int, int]:
-        """Skipped cycles since the last call, and when they began (UTC, nanoseconds)."""
-        cycles, self._missed = self._missed, 0
-        return cycles, self._missed_since_ns
-
     def _require_link(self) -> None:
         if not self._linked:
             raise DriverError(
@@ -209,8 +215,14 @@ class Device:
             self._events.device_change(self.name, body, mode=self.mode)
         self._changed()
 
-    def _emit(self, body: bytes, time_ns: int) -> None:
+    def _emit(self, body: bytes, time_ns: int, kind: str = SAMPLES) -> None:
         config = self.config
         self._events.device(
-            self.name, body, time_ns=time_ns, mode=self.mode, ttl=config.ttl, durable=config.durable
+            self.name,
+            body,
+            time_ns=time_ns,
+            mode=self.mode,
+            ttl=config.ttl,
+            durable=config.durable,
+            kind=kind,
         )

@@ -14,12 +14,16 @@ from protocols.amqp.flavours import Address
 Mode = Literal["hil", "sil"]
 
 SAMPLES = "io.hilgate.samples.v1"
+FRAMES = "io.hilgate.frames.v1"
 AVAILABILITY = "io.hilgate.availability.v1"
 DEVICE = "io.hilgate.device.v1"
 LEASE = "io.hilgate.lease.v1"
 LOSS = "io.hilgate.loss.v1"
 RESULT = "io.hilgate.result.v1"
 SAFETY = "io.hilgate.safety.v1"
+
+PCAP = "application/vnd.tcpdump.pcap"
+"""Content type of raw bus frames."""
 
 AVAILABILITY_ADDRESS = Address("hil.availability", "topic")
 
@@ -68,11 +72,12 @@ class Events:
         mode: Mode,
         ttl: float | None,
         durable: bool,
+        kind: str = SAMPLES,
     ) -> None:
-        """Sends samples of a device; `body` is the encoded JSON."""
+        """Sends samples of a device (`body` is the encoded JSON) or, as FRAMES, raw frames (a pcap file)."""
         address = Address(f"hil.{self._bench}.events.{device}", "topic")
         source = self.device_source(device)
-        self._put(SAMPLES, source, address, Lane.TELEMETRY, body, time_ns, mode, ttl=ttl, durable=durable)
+        self._put(kind, source, address, Lane.TELEMETRY, body, time_ns, mode, ttl=ttl, durable=durable)
 
     def device_change(self, device: str, body: Any, *, mode: Mode) -> None:
         """Sends a change of a device's state, to the device's own topic."""
@@ -153,6 +158,7 @@ class Events:
             epoch=identity.epoch,
             mode=mode,
             data=data,
+            datacontenttype=PCAP if kind == FRAMES else "application/json",
         )
         message = to_message(event, structured=self._structured)
         message.durable = durable

@@ -11,24 +11,21 @@ import math
 import operator
 from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import msgspec
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
     PrivateAttr,
     StringConstraints,
-    Tag,
     model_validator,
 )
 
+from protocols.interlock import Interlock, Requirement
+from protocols.interlock import Value as Value
 from protocols.units import Duration, Size
-
-Value = bool | int | float | str
-"""A value in engineering units: what the wire carries. An enumeration is its label, raw bytes are hex."""
 
 NAME_PATTERN = r"^[a-z0-9_][a-z0-9_-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -105,45 +102,6 @@ class Refused(Exception):
 
 Kind = Literal["boolean", "integer", "number", "string", "enumeration"]
 """What a consumer sees: the JSON type of a point's value."""
-
-
-class Band(BaseModel):
-    """The values that an interlock lets pass, limits included, in engineering units."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    min: float | None = None
-    max: float | None = None
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        if self.min is None and self.max is None:
-            raise ValueError("should give a min or a max")
-        return self
-
-    def __str__(self) -> str:
-        if self.max is None:
-            return f"at least {self.min:g}"
-        return f"at most {self.max:g}" if self.min is None else f"from {self.min:g} to {self.max:g}"
-
-
-def _requirement(written: Any) -> str:
-    return "band" if isinstance(written, Mapping | Band) else "value"
-
-
-Requirement = Annotated[
-    Annotated[Value, Tag("value")] | Annotated[Band, Tag("band")], Discriminator(_requirement)
-]
-"""What an interlock wants: a value, or a band that the value lies in."""
-
-
-class Interlock(NamedTuple):
-    """One condition for writing a point: what a point, of this or another device, has to be."""
-
-    key: str
-    device: str
-    point: str
-    wanted: Requirement
 
 
 class Point(BaseModel, abc.ABC):
@@ -294,6 +252,10 @@ class DeviceConfig(BaseModel):
         self._folder = folder
         return self
 
+    def attachments(self) -> Mapping[str, bytes]:
+        """Files beside the profile that say what the device means, by name: they count for its digest."""
+        return {}
+
     @model_validator(mode="after")
     def _name_points(self) -> Self:
         for name, point in self.points.items():
@@ -310,8 +272,15 @@ class Sink(Protocol):
     def state(self, state: DeviceState, reason: str = "") -> None:
         """Takes `online` or `degraded` (with a reason) of a device whose link is up."""
 
+    def frames(self, body: bytes, time_ns: int) -> None:
+        """Takes raw bus frames: a complete pcap file, and the time of its first frame."""
+
     def missed(self, cycles: int, period: float) -> None:
         """Counts poll cycles of `period` seconds that were skipped because time ran out."""
+
+    def lost(self, count: int, reason: str) -> None:
+        """Counts what came from the device and could not be taken, since the last that could; `reason` is a
+        word such as `receive-overflow`."""
 
 
 class Driver(Protocol):

@@ -7,7 +7,8 @@ from pydantic import TypeAdapter, ValidationError
 from agent.document import MappingNode
 from agent.problems import Problem, did_you_mean
 from agent.validation import locate, problems_of
-from protocols.base import Band, DeviceConfig, Interlock, Point, Refused, Requirement
+from protocols.base import DeviceConfig, Point, Refused
+from protocols.interlock import Band, Interlock, Requirement
 from sim.behaviour import Spec, behaviours
 
 _NUMBERS = ("integer", "number")

@@ -122,7 +122,7 @@ class _Loader:
             return None
         content = plain(tree)
         try:
-            device = model.model_validate(content, context=WRITTEN)
+            device = model.model_validate(content, context={**WRITTEN, "folder": self._file.parent})
         except ValidationError as error:
             self.problems += self._news(problems_of(error, tree, field, device_schema(model)))
             if (rest := _salvage(model, content, error)) is not None:
@@ -185,6 +185,8 @@ def _digest(header: Header, devices: Mapping[str, DeviceConfig]) -> str:
     """Of all that was said, however it was written; the order of devices counts, that of fields does not."""
     said = [header.model_dump(mode="json", exclude_unset=True)]
     said += [{name: device.model_dump(mode="json", exclude_unset=True)} for name, device in devices.items()]
+    attached = [device.attachments() for device in devices.values()]
+    said += [{name: hashlib.sha256(data).hexdigest()} for files in attached for name, data in files.items()]
     # Not by msgspec: it refuses integers over 64 bits, which a `sim` section may hold.
     canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from agent.safety.readback import same
-from protocols.base import Band, DriverError, Interlock, Requirement, Sample, Value
+from protocols.base import DriverError, Sample, Value
+from protocols.interlock import Band, Interlock, Requirement
 
 Readings = Mapping[str, Sample | DriverError]
 """What was just read of each device, or why it could not be."""

@@ -18,7 +18,8 @@ from agent.safety.rates import Rates
 from agent.safety.report import Cause, report
 from agent.safety.watch import BrokerWatch, ReturnWatch
 from agent.store import Store
-from protocols.base import DriverError, Interlock, Quality, Refused, Sample, Value
+from protocols.base import DriverError, Quality, Refused, Sample, Value
+from protocols.interlock import Interlock
 
 OVERTAKE_GRACE_S = 0.5
 """How long a drive waits for the command that a device is at."""

@@ -9,13 +9,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from protocols.base import DeviceConfig, Kind, Name, Point, Value
+from protocols.mistakes import Wrong, raise_all
 from protocols.modbus.codec import PointCodec
 from protocols.units import Duration
 
@@ -62,19 +61,6 @@ BitRange = Annotated[
 ]
 
 
-Wrong = tuple[tuple[str, ...], str]
-"""A mistake: the field (a path from the model that finds it) and what is wrong."""
-
-
-def _raise_all(model: str, wrong: Iterator[Wrong]) -> None:
-    errors = [
-        InitErrorDetails(type=PydanticCustomError("modbus", "{text}", {"text": text}), loc=loc, input=None)
-        for loc, text in wrong
-    ]
-    if errors:
-        raise ValidationError.from_exception_data(model, errors)
-
-
 class ModbusPoint(Point):
     """One value in a table of a Modbus device."""
 
@@ -99,7 +85,7 @@ class ModbusPoint(Point):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _raise_all(type(self).__name__, self._mistakes())
+        raise_all(type(self).__name__, self._mistakes())
         return self
 
     def _mistakes(self) -> Iterator[Wrong]:
@@ -229,7 +215,7 @@ class Tls(_Connection):
 
     @model_validator(mode="after")
     def _key_has_cert(self) -> Self:
-        _raise_all("Tls", iter([(("key",), "a key needs its cert")] if self.key and not self.cert else []))
+        raise_all("Tls", iter([(("key",), "a key needs its cert")] if self.key and not self.cert else []))
         return self
 
 
@@ -288,7 +274,7 @@ class ModbusDevice(DeviceConfig):
 
     @model_validator(mode="after")
     def _points_fit(self) -> Self:
-        _raise_all(type(self).__name__, self._mistakes())
+        raise_all(type(self).__name__, self._mistakes())
         return self
 
     def _mistakes(self) -> Iterator[Wrong]:

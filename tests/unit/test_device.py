@@ -201,8 +201,9 @@ async def test_missed_cycles_are_handed_out_once() -> None:
     bench = Bench(ScriptedDriver([None], [forever]))
     bench.device.missed(2, 0.01)
     bench.device.missed(3, 0.01)
-    assert bench.device.take_missed()[0] == 5
-    assert bench.device.take_missed()[0] == 0
+    (lost,) = bench.device.losses.take()
+    assert (lost.reason, lost.count) == ("missed-cycles", 5)
+    assert bench.device.losses.take() == []
 
 
 async def test_with_report_change_equal_values_leave_once_and_again_after_a_loss() -> None:

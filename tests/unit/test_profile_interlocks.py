@@ -5,7 +5,7 @@ from pathlib import Path
 from toy_protocol import INSTALLED
 
 from agent.profile import load_profile
-from protocols.base import Band, Interlock
+from protocols.interlock import Band, Interlock
 
 PROFILE = """
 profile: rig
