@@ -80,6 +80,9 @@ class Bus(Protocol):
             DriverError: no such interface, it is down, has another bit rate than the profile says, ...
         """
 
+    def listen(self, filters: Sequence[Filter] | None) -> None:
+        """Other filters from now on, while it is open: a recording wants all, a request its answer."""
+
     async def lost(self) -> str:
         """Returns why, once the bus can no longer be used (never while bus-off: that is a state)."""
 
