@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from agent.cli.exits import Exit, Failure
 from agent.cli.output import say
 from agent.cli.tasks import beside
 from agent.connection import client_options
 from agent.settings import Settings
-from protocols.amqp.client import Address, Client, Delivery, LinkState
+from protocols.amqp.client import Address, Client, Delivery, LinkRefused, LinkState, Receiver
 from protocols.amqp.cloudevents import Event, from_message
 from protocols.amqp.types import CodecError
 from protocols.units import format_duration
@@ -49,7 +49,7 @@ async def connected(settings: Settings, timeout: float) -> AsyncIterator[Client]
 
 def receive_events(
     client: Client, bench: str | None, take: Callable[[Event], None], skip: Callable[[], None]
-) -> None:
+) -> Mapping[str, Receiver]:
     """Subscribes to the availability of all benches, or to all events of one and its availability.
 
     Args:
@@ -57,6 +57,9 @@ def receive_events(
         bench: A bench's id, or None.
         take: Called with each event.
         skip: Called for each message that is no event: it is counted or said, not swallowed.
+
+    Returns:
+        The subscriptions by their topics. They are under way: `say_when_subscribed` tells when they stand.
     """
 
     def on_message(delivery: Delivery) -> None:
@@ -70,5 +73,15 @@ def receive_events(
             take(event)
 
     topics = ["hil.availability"] if bench is None else ["hil.availability", f"hil.{bench}.events.*"]
-    for topic in topics:
-        client.receiver(Address(topic, "topic"), on_message, EVENT_CREDIT)
+    return {topic: client.receiver(Address(topic, "topic"), on_message, EVENT_CREDIT) for topic in topics}
+
+
+async def say_when_subscribed(subscriptions: Mapping[str, Receiver], sentence: str) -> None:
+    """Says a sentence as soon as nothing that is sent is missed any more, or what the broker refuses."""
+    for topic, receiver in subscriptions.items():
+        try:
+            await receiver.attached()
+        except LinkRefused as error:
+            say(f"hilgate: nothing comes from {topic} for now: {error}")
+            return
+    say(sentence)

@@ -39,7 +39,8 @@ def watch(
 ) -> None:
     """Watch which benches are available, or all values of one bench.
 
-    It ends with Ctrl-C, or after --for.
+    It ends with Ctrl-C, or after --for. With --json, standard error says "hilgate: watching ..." once
+    the subscriptions stand: no event that is sent after that is missed.
     """
     from agent import logs
     from agent.cli import configuration, loop
@@ -54,11 +55,14 @@ async def _print_events(
     stop: asyncio.Event, seconds: float | None, settings: "Settings", bench: str | None
 ) -> None:
     from agent.cli import lines, loop
-    from agent.cli.remote import connected, receive_events
+    from agent.cli.remote import connected, receive_events, say_when_subscribed
+    from agent.cli.tasks import beside
 
     async with connected(settings, _CONNECT_TIMEOUT_S) as client:
-        receive_events(client, bench, lines.event_printer(stop), lines.no_event)
-        await loop.wait(stop, seconds)
+        subscriptions = receive_events(client, bench, lines.event_printer(stop), lines.no_event)
+        sentence = f"hilgate: watching {bench or 'all benches'} on {settings.broker}"
+        async with beside(say_when_subscribed(subscriptions, sentence), "subscriptions"):
+            await loop.wait(stop, seconds)
 
 
 async def _draw(stop: asyncio.Event, seconds: float | None, settings: "Settings", bench: str | None) -> None:

@@ -37,7 +37,7 @@ class Finished:
 
 
 class Running:
-    """A command that runs; its standard output is read line by line."""
+    """A command that runs; what it prints is read line by line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -49,6 +49,17 @@ class Running:
             line = await self.process.stdout.readline()
         assert line, f"it ended with {await self.process.wait()}"
         return line.decode().rstrip("\n")
+
+    async def said(self, words: str) -> str:
+        """The first of the next lines of standard error that has these words."""
+        assert self.process.stderr is not None
+        passed = ""
+        async with asyncio.timeout(WAIT_S):
+            while line := (await self.process.stderr.readline()).decode():
+                if words in line:
+                    return line.rstrip("\n")
+                passed += line
+        raise AssertionError(f"it ended with {await self.process.wait()} and said: {passed}")
 
     async def until(self, wanted: Callable[[Any], bool]) -> Any:
         """The first of the next JSON lines that is wanted."""
@@ -106,3 +117,14 @@ async def running(*words: str) -> AsyncIterator[Running]:
         if process.returncode is None:
             process.kill()
             await process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def watching(broker: str, *bench: str) -> AsyncIterator[Running]:
+    """Runs `hilgate watch --json` during the body, subscribed: whatever is sent in the body comes.
+
+    Topics keep nothing (but availability): what is sent before a subscription stands is missed.
+    """
+    async with running("watch", *bench, "--json", "--broker", broker) as watch:
+        await watch.said("hilgate: watching ")
+        yield watch

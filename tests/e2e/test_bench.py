@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shell import Running, hilgate, running
+from amqp_peer import Peer
+from shell import hilgate, running, watching
 
 PROFILE = """\
 profile: small-rig
@@ -38,7 +39,7 @@ def run(profile: str, broker: str, *more: str) -> Any:
 
 
 async def until_state(broker: str, *states: str) -> dict[str, Any]:
-    async with running("watch", "--json", "--broker", broker) as watch:
+    async with watching(broker) as watch:
         event = await watch.until(lambda event: event["data"]["state"] in states)
         assert (await watch.end()).code == 0
     availability: dict[str, Any] = event["data"]
@@ -80,7 +81,7 @@ async def test_a_bench_is_run_watched_and_commanded(profile: str, broker: str) -
         assert (await send(broker, "enable"))[0] == 0
         await until_state(broker, "available")
 
-        async with running("watch", "rig-07", "--json", "--broker", broker) as watch:
+        async with watching(broker, "rig-07") as watch:
             event = await watch.until(lambda event: event["type"] == "io.hilgate.samples.v1")
             assert event["source"] == "/benches/rig-07/devices/pump-plc"
             assert event["data"]["samples"][0]["values"]["setpoint"] == 1500.0
@@ -145,15 +146,8 @@ async def test_a_broker_that_is_not_there_is_exit_4_and_a_sentence(words: list[s
 
 async def test_the_agent_waits_for_its_broker(profile: str) -> None:
     async with run(profile, "amqp://127.0.0.1:1", "--sil") as agent:
-        await _logged(agent, "broker link")
+        await agent.said('"broker link"')
         assert (await agent.end()).code == 0
-
-
-async def _logged(agent: Running, event: str) -> None:
-    assert agent.process.stderr is not None
-    async with asyncio.timeout(20):
-        while f'"{event}"'.encode() not in await agent.process.stderr.readline():
-            pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -207,6 +201,20 @@ async def test_an_interrupted_send_says_so(number: signal.Signals) -> None:
             finished = await sending.end(number)
     assert finished.code == 130
     assert "not known whether the command was carried out" in finished.err
+
+
+async def test_watch_says_when_it_is_subscribed_or_is_not_let() -> None:
+    async with Peer().listening() as peer:
+        async with running("watch", "rig-07", "--json", "--broker", peer.url) as watch:
+            assert await watch.said("") == f"hilgate: watching rig-07 on {peer.url}"
+            asked = {source.address for link in peer.links if (source := link.peer_source)}
+            assert asked == {"hil.availability", "hil.rig-07.events.*"}
+            assert (await watch.end()).err == ""
+        peer.refuse = {"hil.availability"}
+        async with running("watch", "--json", "--broker", peer.url) as watch:
+            said = await watch.said("")
+            assert said.startswith("hilgate: nothing comes from hil.availability for now: ")
+            assert "no hil.availability here" in said
 
 
 async def test_watch_says_that_the_broker_went_and_came_back() -> None:

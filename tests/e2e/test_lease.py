@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from shell import Finished, hilgate, running
+from shell import Finished, hilgate, running, watching
 
 PROFILE = """\
 profile: small-rig
@@ -34,8 +34,8 @@ async def test_a_bench_is_reserved_written_to_and_released(tmp_path: Path, broke
         return one
 
     async with (
+        watching(broker) as watch,
         running("run", str(profile), "--sil", "--bench", "rig-07", "--broker", broker) as agent,
-        running("watch", "--json", "--broker", broker) as watch,
     ):
         await watch.until(lambda event: event["data"]["state"] == "available")
         reserved = await send("reserve", "ci-7", "10min", "--devices", "pump-plc", "--deadman", "1min")

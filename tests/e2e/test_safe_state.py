@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shell import Finished, hilgate, running
+from shell import Finished, hilgate, running, watching
 
 from agent.profile import load_profile
 from protocols.base import Driver
@@ -66,7 +66,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 async def state(broker: str, wanted: str) -> None:
-    async with running("watch", "--json", "--broker", broker) as watch:
+    async with watching(broker) as watch:
         await watch.until(lambda event: event["data"]["state"] == wanted)
 
 
@@ -95,7 +95,7 @@ async def test_what_a_killed_agent_leaves_is_made_safe_and_the_next_one_says_so(
     ]
     assert await rig.values() == {"setpoint": 0.0, "running": False}
 
-    async with running("watch", "rig-07", "--json", "--broker", broker) as watch:
+    async with watching(broker, "rig-07") as watch:
         async with rig.agent(broker):
             event = await watch.until(lambda event: event["type"] == "io.hilgate.safety.v1")
     assert event["data"]["cause"] == "crash"
@@ -137,7 +137,7 @@ async def test_a_device_that_is_gone_is_a_failure_in_time_which_the_next_agent_k
     assert "refused" in said["points"][0]["reason"]
     assert "refused" in (await rig.safe_state("--within", "1s")).out
     rig.profile.write_text(there)
-    async with running("watch", "rig-07", "--json", "--broker", broker) as watch:
+    async with watching(broker, "rig-07") as watch:
         async with rig.agent(broker):
             causes = {"crash", "reconnected"}
             while causes:
