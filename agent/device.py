@@ -196,6 +196,11 @@ class Device:
         self._require_link()
         return await self.driver.call(method, args)
 
+    def rest(self) -> None:
+        """Ends what a command set going and what goes on by itself."""
+        if self._linked:
+            self.driver.rest()
+
     def _require_link(self) -> None:
         if not self._linked:
             raise DriverError(

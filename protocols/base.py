@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import msgspec
 from pydantic import (
@@ -220,6 +220,9 @@ class DeviceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    lasting: ClassVar[bool] = False
+    """Whether a command can set something going that goes on by itself: making safe has to end it."""
+
     protocol: str
     description: str = ""
     enabled: bool = Field(True, description="false: the device is left alone and shown as disabled.")
@@ -321,6 +324,9 @@ class Driver(Protocol):
             Refused: unknown method or wrong arguments; nothing was sent.
             DriverError: the device said no or did not answer.
         """
+
+    def rest(self) -> None:
+        """Ends at once what a command set going and what goes on by itself (`DeviceConfig.lasting`)."""
 
     async def close(self) -> None:
         """Lets the link go. Safe to call at any time, also twice."""

@@ -60,6 +60,8 @@ def unreached(config: DeviceConfig, reason: str) -> list[PointOutcome]:
 
 async def make_safe(device: Target, config: DeviceConfig, limit: float) -> Sequence[PointOutcome]:
     """Drives the safe values of a device and reads them back, in at most `limit` seconds."""
+    if not safe_values(config):
+        return []
     attempt = _Attempt(device, config, limit)
     try:
         async with asyncio.timeout(limit):

@@ -105,7 +105,7 @@ class Safety:
         chosen = [
             device
             for name, device in self._bench.devices.items()
-            if (names is None or name in names) and safe_values(device.config)
+            if (names is None or name in names) and (safe_values(device.config) or device.config.lasting)
         ]
         return sorted(chosen, key=lambda device: not device.usable)
 
@@ -113,6 +113,7 @@ class Safety:
         clock_s = asyncio.get_running_loop().time
         end = clock_s() + limit
         async with device.turns.overtaken(min(OVERTAKE_GRACE_S, limit / 4)):
+            device.rest()
             outcomes = await make_safe(device, device.config, max(0.0, end - clock_s()))
         self.wrote(device, {outcome.point: outcome.value for outcome in outcomes if outcome.reached})
         return outcomes

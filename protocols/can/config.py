@@ -1,7 +1,7 @@
 """What a profile says of a CAN bus: its interface, its database, its points and how frames are passed on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -197,6 +197,8 @@ class Simulation(_Part):
 
 class CanDevice(DeviceConfig):
     """One CAN bus."""
+
+    lasting: ClassVar[bool] = True
 
     protocol: Literal["can"]
     connection: Connection

@@ -239,6 +239,9 @@ class ModbusDriver:
         except (ModbusException, MalformedAnswer) as error:
             raise driver_error(self._unit, error) from error
 
+    def rest(self) -> None:
+        """Nothing of a Modbus device goes on by itself."""
+
     async def close(self) -> None:
         """Leaves the line, which closes after its last device."""
         station, self._station_or_none = self._station_or_none, None

@@ -81,6 +81,8 @@ class ScriptedDriver:
         if self.dead:
             raise DriverError("disconnected", f"{self.name}: nobody there")
 
+    def rest(self) -> None: ...
+
     async def call(self, method: str, args: Mapping[str, Any]) -> Any:
         raise NotImplementedError
 

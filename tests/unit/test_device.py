@@ -53,6 +53,8 @@ class ScriptedDriver:
     async def write(self, values: Mapping[str, Value]) -> Sample:
         return Sample(0, values)
 
+    def rest(self) -> None: ...
+
     async def call(self, method: str, args: Mapping[str, Any]) -> Any:
         return method
 
