@@ -54,7 +54,7 @@ def format_id(can_id: int) -> str:
     return f"{can_id & EXTENDED_MASK:08X}" if can_id & EXTENDED else f"{can_id & STANDARD_MASK:03X}"
 
 
-_ID = re.compile(r"(?:0x)?([0-9a-fA-F]{1,8})(x?)")
+_ID = re.compile(r"(?!0x$)(?:0x)?([0-9a-fA-F]{1,8})(x?)")
 
 
 def parse_id(text: Any) -> int:
