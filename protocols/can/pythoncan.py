@@ -1,0 +1,273 @@
+"""Every bus that is not SocketCAN's: python-can drives the interface, in two threads of the bus's own.
+
+The same in every respect as the SocketCAN bus, as far as an interface allows:
+
+- Own frames come back marked OWN. Where the interface tells that the bus took a frame, that is when; elsewhere
+  (slcan, and other adapters on serial ports) when the interface took it, with the host's stamp.
+- Filters work here, not in python-can: there they would hold back error frames and own frames too.
+- Periodic frames are sent by the thread that sends: python-can's own tasks are one thread each, send while
+  others do, die of the first error and send in a burst what they were late for.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from protocols.base import DriverError
+from protocols.can.bus import BusState, BusStatus, Filter, Listener, Periodic
+from protocols.can.config import Connection
+from protocols.can.frame import ERROR, FD_LENGTHS, FDF, REMOTE, Frame, format_id
+from protocols.can.pythoncan_inbox import Inbox
+from protocols.can.pythoncan_interfaces import echoes, interface_of, open_error
+from protocols.can.pythoncan_threads import Job, Session, Turns
+
+_log = structlog.get_logger("can")
+
+_FRAME_COST: Final = 256
+"""Bytes that a waiting frame takes, roughly: `receive_buffer` bounds these too."""
+
+_END_S: Final = 0.9
+_PERIODIC_TIMEOUT_S: Final = 1.0
+
+
+class PythonCan:
+    """One bus behind one of python-can's interfaces: a `protocols.can.bus.Bus`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._session: Session | None = None
+        self._listener: Listener | None = None
+        self._gone: asyncio.Future[str] | None = None
+        self._jobs: set[Job] = set()
+        self._inbox: Inbox | None = None
+        self._status = BusStatus(bitrate=connection.bitrate, data_bitrate=connection.data_bitrate)
+
+    async def open(self, listener: Listener, filters: Sequence[Filter] | None) -> None:
+        """Opens the interface and begins to listen.
+
+        Raises:
+            DriverError: `disconnected` (no such device, no library for it, no permission), or `device-error`
+                (no such interface, settings that it does not take).
+        """
+        self.close()
+        try:
+            import can  # noqa: F401  # it is imported in the thread that opens: here for its absence
+        except ImportError as error:
+            text = f"{self._connection} needs the package python-can; install hilgate[can]"
+            raise DriverError("disconnected", text) from error
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = loop.create_future()
+        gone: asyncio.Future[str] = loop.create_future()
+
+        def done(error: Exception | None) -> None:
+            if not opened.done() and error is None:
+                opened.set_result(None)
+            elif not opened.done() and error is not None:
+                opened.set_exception(open_error(self._connection, error))
+
+        def tell(what: Callable[..., None], *args: Any) -> None:
+            try:
+                loop.call_soon_threadsafe(what, *args)
+            except RuntimeError:
+                _log.debug("told nobody: the loop is closed", bus=str(self._connection))
+
+        inbox = Inbox(
+            max(1, self._connection.receive_buffer // _FRAME_COST),
+            lambda: tell(self._deliver, inbox),
+        )
+        self._listener, self._gone, self._inbox = listener, gone, inbox
+        self._status = BusStatus(bitrate=self._connection.bitrate, data_bitrate=self._connection.data_bitrate)
+        self._session = Session(
+            self._connection,
+            filters,
+            inbox,
+            tell,
+            opened=done,
+            gone=lambda reason: self._lost(gone, reason),
+            failed=_fail,
+            state=lambda state: self._changed(gone, state),
+        )
+        try:
+            await opened
+        except BaseException:
+            self.close()
+            raise
+        if self._connection.listen_only and interface_of(self._connection).silent is None:
+            _log.warning(
+                "the interface cannot listen only: it acknowledges frames", bus=str(self._connection)
+            )
+
+    def listen(self, filters: Sequence[Filter] | None) -> None:
+        """Other filters from now on."""
+        if self._session is not None:
+            self._session.listen(filters)
+
+    async def lost(self) -> str:
+        """Returns why, once the bus can no longer be used."""
+        if self._gone is None:
+            return "the bus is not open"
+        return await asyncio.shield(self._gone)
+
+    def status(self) -> BusStatus:
+        """How the bus is now. The bit rates are those that were asked for."""
+        return self._status
+
+    async def send(self, frame: Frame, timeout: float) -> Frame:
+        """Sends a frame; returns it, with its time, when the bus (or else the interface) took it.
+
+        Raises:
+            DriverError: `timeout`, with whether it may still go out; `disconnected`; `device-error`.
+        """
+        session = self._usable(frame)
+        job = Job(frame, timeout, asyncio.get_running_loop().create_future())
+        assert job.taken is not None
+        self._jobs.add(job)
+        session.put(job)
+        try:
+            async with asyncio.timeout(timeout):
+                return await job.taken
+        except TimeoutError:
+            raise DriverError("timeout", self._late(job)) from None
+        finally:
+            job.give_up()
+            self._jobs.discard(job)
+
+    def periodic(self, frames: Sequence[Frame], period: float) -> Periodic:
+        """Sends frames of one identifier in turn, one each `period` seconds, the first at once.
+
+        A turn that the interface does not take is skipped; one that it is late for too.
+
+        Raises:
+            DriverError: as `send`, as far as it can be told at once.
+        """
+        if not frames:
+            raise ValueError("nothing to send")
+        for frame in frames:
+            session = self._usable(frame)
+        turns = Turns(frames, period, _PERIODIC_TIMEOUT_S)
+        session.put(turns)
+        return _Repeated(self, turns)
+
+    def close(self) -> None:
+        """Ends both threads, within a second, and everything periodic. Safe at any time, also twice."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        if not session.end(_END_S):
+            _log.warning("the interface still holds a thread of the bus", bus=str(self._connection))
+        assert self._gone is not None
+        self._lost(self._gone, "the bus was closed")
+
+    # -- what the threads tell ------------------------------------------------------------------
+
+    def _deliver(self, inbox: Inbox) -> None:
+        batch, more = inbox.take()
+        if batch is None:
+            return
+        if inbox is self._inbox and self._session is not None and self._listener is not None:
+            if batch.frames:
+                self._listener.frames(batch.frames)
+            if batch.lost:
+                self._update(dropped=self._status.dropped + batch.lost)
+                self._listener.dropped(batch.lost)
+        for job, frame in batch.taken:
+            if job.taken is not None and not job.taken.done():
+                job.taken.set_result(frame)
+        if more:
+            asyncio.get_running_loop().call_soon(self._deliver, inbox)
+
+    def _changed(self, gone: "asyncio.Future[str]", state: BusState) -> None:
+        if gone is self._gone and not gone.done() and state is not self._status.state:
+            self._update(state=state)
+            if self._listener is not None:
+                self._listener.status(self._status)
+
+    def _lost(self, gone: "asyncio.Future[str]", reason: str) -> None:
+        if gone is not self._gone or gone.done():
+            return
+        gone.set_result(reason)
+        for job in self._jobs:
+            _fail(job, DriverError("disconnected", f"{self._connection}: {reason}"))
+
+    # -------------------------------------------------------------------------------------------
+
+    def _update(self, state: BusState | None = None, dropped: int | None = None) -> None:
+        old = self._status
+        self._status = BusStatus(
+            state=state or old.state,
+            bitrate=old.bitrate,
+            data_bitrate=old.data_bitrate,
+            dropped=old.dropped if dropped is None else dropped,
+        )
+
+    def check(self, frame: Frame) -> None:
+        """Whether the bus carries such a frame.
+
+        Raises:
+            DriverError: `device-error`.
+        """
+        where, name = self._connection, format_id(frame.can_id)
+        if where.listen_only:
+            raise DriverError("device-error", f"{where} listens only: its profile says listen_only: true")
+        if frame.can_id & ERROR:
+            raise DriverError(
+                "device-error", "an error frame cannot be sent: it is what a controller reports"
+            )
+        if frame.flags & FDF and not where.fd:
+            text = f"{where} is no CAN FD bus; its profile would say fd: true"
+            raise DriverError("device-error", f"{name} was not sent: {text}")
+        lengths = FD_LENGTHS if frame.flags & FDF else range(9)
+        if len(frame.data) not in lengths or (frame.flags & FDF and frame.can_id & REMOTE):
+            raise DriverError("device-error", f"{name}: there is no such frame of {len(frame.data)} bytes")
+
+    def _usable(self, frame: Frame) -> Session:
+        self.check(frame)
+        if self._session is None or self._gone is None:
+            raise DriverError("disconnected", f"{self._connection} is not open")
+        if self._gone.done():
+            raise DriverError("disconnected", f"{self._connection}: {self._gone.result()}")
+        return self._session
+
+    def _late(self, job: Job) -> str:
+        name, where = format_id(job.frame.can_id), self._connection
+        if job.give_up():
+            return f"{name} was not sent: {where} did not come to it within {job.timeout:g} s"
+        if not echoes(where):
+            return f"{where} did not take {name} within {job.timeout:g} s; it may still go out"
+        return (
+            f"nobody acknowledged {name} within {job.timeout:g} s; it may still go out"
+            f" (bus state: {self._status.state.value})"
+        )
+
+
+class _Repeated:
+    """Frames that are sent in turn until stopped."""
+
+    def __init__(self, bus: PythonCan, turns: Turns) -> None:
+        self._bus = bus
+        self._turns = turns
+
+    def update(self, frames: Sequence[Frame]) -> None:
+        """Other content from the next turn on.
+
+        Raises:
+            ValueError: another number of frames, or another identifier.
+            DriverError: the bus does not carry them.
+        """
+        old = self._turns.frames
+        if len(frames) != len(old) or any(frame.can_id != old[0].can_id for frame in frames):
+            raise ValueError("the identifier and the number of frames stay")
+        for frame in frames:
+            self._bus.check(frame)
+        self._turns.frames = tuple(frames)
+
+    def stop(self) -> None:
+        """Ends it; safe to call twice."""
+        self._turns.stopped = True
+
+
+def _fail(job: Job, error: DriverError) -> None:
+    if job.taken is not None and not job.taken.done():
+        job.taken.set_exception(error)
