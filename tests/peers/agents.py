@@ -71,6 +71,8 @@ def desk_config(broker: Broker, bench: str, *, durable: bool = False) -> dict[st
         broker.declare(commands, quorum=quorum)
         broker.declare(replies, quorum=quorum)
         broker.declare(f"hil.desk.{bench}", *topics, quorum=quorum)
+        if durable and not quorum:
+            broker.write_down()
         prefix = "/queues/" if broker.flavour == "rabbitmq" else "/amq/queue/"
         receivers = [{"source": f"{prefix}hil.desk.{bench}"}]
         target = {"address": f"{prefix}{commands}"}

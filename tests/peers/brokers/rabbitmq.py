@@ -112,6 +112,7 @@ class RabbitMQ(Broker):
         """Makes a durable queue and binds it to topics: `*` stands for one word, `#` for any.
 
         A quorum queue is as docs/brokers.md has it, and outlives also a power cut right after this returns.
+        Fails if one of another kind is there: whoever attached a link to it has made a classic one.
         """
         arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": -1} if quorum else {}
         bindings = [
@@ -127,8 +128,19 @@ class RabbitMQ(Broker):
         (self.home / "definitions.json").write_text(json.dumps(definitions))
         self.ctl("import_definitions", "/data/definitions.json")
         if quorum:
-            # Else a node that is killed in the next second forgets that it has the queue (docs/brokers.md).
-            self.ctl("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")
+            # An import leaves a queue that is there as it is, and says nothing.
+            lookup = f'rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>))'
+            self.write_down(f"{{ok, Queue}} = {lookup}", "rabbit_quorum_queue = amqqueue:get_type(Queue)")
+
+    def write_down(self, *checks: str) -> None:
+        """Has all queues and bindings written that were declared, which takes seconds else (docs/brokers.md).
+
+        Args:
+            checks: Erlang expressions that fail if something is not as it should be.
+        """
+        command = re.search(r"^rabbitmqctl eval '(.*)'$", _DOCUMENT.read_text(), re.MULTILINE)
+        assert command, f"{_DOCUMENT} has no rabbitmqctl eval"
+        self.ctl("eval", ", ".join([*checks, command[1]]))
 
     @contextlib.contextmanager
     def starved(self) -> Iterator[None]:
