@@ -24,6 +24,8 @@ lint: venv ## Run the checks alone: style, types, import floors
 	$(BIN)/mypy
 	$(BIN)/mypy .ci/bootstrap.py
 	$(BIN)/mypy tests/tools/get-peers
+	$(BIN)/mypy tests/tools/in-uml
+	$(BIN)/mypy --explicit-package-bases tests/conftest.py tests/guest.py
 	$(BIN)/mypy --explicit-package-bases benchmarks
 	@# Each folder on its own: their conftest modules have one name. What the tests call is not typed everywhere.
 	for folder in unit integration peers e2e; do MYPYPATH=tests/$$folder:tests/integration $(BIN)/mypy --explicit-package-bases \
@@ -33,7 +35,7 @@ lint: venv ## Run the checks alone: style, types, import floors
 test: lint ## Run every check and test; real peers that are missing are skipped and named at the end
 	$(BIN)/python -m pytest $(ARGS)
 
-peers: venv ## Get the real peers that tests run against: Modbus tools, AMQP brokers, rhea
+peers: venv ## Get the real peers that tests run against: CAN and Modbus tools, AMQP brokers, rhea
 	tests/tools/get-peers
 
 bench: venv ## Run the benchmarks and print their table

@@ -1,9 +1,12 @@
 """Settings of all tests, and what the end of a run says about skipped ones."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import guest
 
 # Busy machines make single examples slow: that says nothing about the code.
 settings.register_profile("hilgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,6 +20,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--crash-rounds", type=int, help="faults for each broker (10; 100 where peers are required)"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests marked `socketcan` run in a guest where this kernel has no CAN."""
+    guest.register(config)
+
+
+@pytest.fixture
+def vcan() -> Iterator[str]:
+    """The name of a CAN FD interface that only this test has; for tests marked `socketcan`."""
+    with guest.new_vcan() as name:
+        yield name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
