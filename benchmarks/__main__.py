@@ -5,6 +5,8 @@ import sys
 
 NAMES = {
     "modbus": "benchmarks.modbus_client",
+    "can": "benchmarks.can_bus",
+    "canrate": "benchmarks.can_rate",
     "amqp": "benchmarks.amqp_engine",
     "broker": "benchmarks.broker",
     "rate": "benchmarks.agent_rate",

@@ -13,7 +13,7 @@ from protocols.can.config import CanDevice
 from protocols.can.figures import Figures
 from protocols.can.filters import between, exactly
 from protocols.can.frame import Frame
-from protocols.can.recorder import Recorder
+from protocols.can.recording import Recording
 from protocols.can.router import Router
 from protocols.can.transmit import Transmitter
 from protocols.can.view import FramesView
@@ -40,7 +40,7 @@ class CanDriver:
         self._sink: Sink | None = None
         self._view: FramesView | None = None
         self._silent = False
-        self._recorder: Recorder | None = None
+        self._recording = Recording(device, self._recording_changed, self._lose)
 
     # -- Listener -------------------------------------------------------------------------------
 
@@ -48,8 +48,8 @@ class CanDriver:
         """Takes frames from the bus."""
         if self._view is not None:
             self._view.take(batch)
-        if self._recorder is not None:
-            self._recorder.frames(batch)
+        if self._recording.active:
+            self._recording.frames(batch)
         if self._router.routes:
             self._router.take(batch, asyncio.get_running_loop().time(), self._report)
         if self._figures.wants_load:
@@ -61,8 +61,7 @@ class CanDriver:
 
     def dropped(self, count: int) -> None:
         """Counts frames that the kernel or the interface had no room for."""
-        if self._sink is not None:
-            self._sink.lost(count, "receive-overflow")
+        self._lose(count, "receive-overflow")
 
     def status(self, status: BusStatus) -> None:
         """Takes a change of the controller's state."""
@@ -70,6 +69,10 @@ class CanDriver:
             self._judge(self._sink)
             if self._figures.points:
                 self._report(self._figures.sample())
+
+    def _lose(self, count: int, reason: str) -> None:
+        if self._sink is not None:
+            self._sink.lost(count, reason)
 
     def _report(self, sample: Sample) -> None:
         if self._sink is not None:
@@ -110,7 +113,7 @@ class CanDriver:
     def _filters(self) -> Sequence[Filter] | None:
         """What has to pass; None for everything."""
         view = self._device.frames
-        if self._figures.wants_load or self._recorder is not None or (view is not None and not view.ids):
+        if self._figures.wants_load or self._recording.active or (view is not None and not view.ids):
             return None
         filters = [exactly(can_id) for can_id in (*self._router.routes, *self._subscribers)]
         for first, last in () if view is None else view.ids:
@@ -140,9 +143,9 @@ class CanDriver:
         self._sink = sink
         if self._device.frames is not None:
             self._view = FramesView(self._device.frames, self._device.batch, sink.frames, sink.lost)
-        if self._device.record.always and self._recorder is None:
-            self.record(None)
         self._silent = False
+        if self._device.record.always and not self._recording.active:
+            await self._record_always()
         self._judge(sink)
         try:
             async with asyncio.TaskGroup() as group:
@@ -203,6 +206,7 @@ class CanDriver:
         reason = _TROUBLE.get(status.state, "")
         if not reason and self._silent:
             reason = "no message of the profile comes any more"
+        reason = reason or self._recording.trouble
         sink.state(DeviceState.DEGRADED if reason else DeviceState.ONLINE, reason)
 
     # -- commands -------------------------------------------------------------------------------
@@ -268,6 +272,31 @@ class CanDriver:
         """
         return await self._calls.carry_out(method, args)
 
+    def described(self) -> Mapping[str, Any]:
+        """The figures of the bus, for `call status`."""
+        return self._figures.described() | {"recording": self._recording.active}
+
+    async def record(self, start: bool, form: str | None) -> Mapping[str, Any]:
+        """Begins or ends a recording; says its files.
+
+        Raises:
+            Refused: one runs already, or none does.
+            DriverError: its file cannot be made.
+        """
+        return await (self._recording.start(form) if start else self._recording.stop())
+
+    async def _record_always(self) -> None:
+        try:
+            await self._recording.start()
+        except DriverError as error:
+            # The bus is worth more than its recording: the device's state says what is wrong.
+            self._recording.trouble = str(error)
+
+    def _recording_changed(self) -> None:
+        self._bus.listen(self._filters())
+        if self._sink is not None:
+            self._judge(self._sink)
+
     def rest(self) -> None:
         """Stops the frames that `call periodic` had sent again and again; those of points go on."""
         self._calls.stop()
@@ -277,6 +306,4 @@ class CanDriver:
         self._calls.stop()
         self._transmitter.stop()
         self._bus.close()
-        if self._recorder is not None:
-            recorder, self._recorder = self._recorder, None
-            await recorder.stop()
+        await self._recording.close()

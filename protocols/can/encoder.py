@@ -96,13 +96,13 @@ def pack(message: Message, values: Mapping[str, Value]) -> bytes:
     return (payload | padding & ~used).to_bytes(message.length)
 
 
-def place(payload: bytes, signal: Signal, raw: int) -> bytes:
+def place(payload: bytes, signal: Signal, raw: int | float) -> bytes:
     """The payload with other bits for one signal."""
     size = len(payload)
     order: Literal["little", "big"] = "little" if signal.little else "big"
     shift = signal.start if signal.little else 8 * size - signal.end_bit
     mask = (1 << signal.length) - 1
-    number = int.from_bytes(payload, order) & ~(mask << shift) | (raw & mask) << shift
+    number = int.from_bytes(payload, order) & ~(mask << shift) | _bits(signal, raw) << shift
     return number.to_bytes(size, order)
 
 

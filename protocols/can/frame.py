@@ -83,6 +83,7 @@ def padded_length(length: int) -> int:
     Raises:
         ValueError: over 64.
     """
+    fits: int
     for fits in FD_LENGTHS:
         if length <= fits:
             return fits

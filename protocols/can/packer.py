@@ -2,66 +2,80 @@
 
 from collections.abc import Mapping
 
-from protocols.base import Value
+from protocols.base import DriverError, Value
 from protocols.can.config import CanDevice
 from protocols.can.database import Message, Signal
-from protocols.can.decoder import compile_decoder
-from protocols.can.encoder import pack
-from protocols.can.protect import protect
-
-MOST_FRAMES = 256
-"""Frames that the kernel's broadcast manager sends in turn (linux/can/bcm.h, MAX_NFRAMES)."""
+from protocols.can.decoder import route
+from protocols.can.encoder import initial_values, pack, place, raw_of
+from protocols.can.protect import last_count, protect
 
 
 class Packer:
-    """Packs one message. Signals that are not written keep what the bus last carried, or their first value."""
+    """Packs one message. What is not written keeps the bits that the bus last carried, or its first value."""
 
     def __init__(self, message: Message, device: CanDevice) -> None:
         self._message = message
         self._settings = device.settings_of(message.name)
-        self._points = {
-            name: point.bound[1]
-            for name, point in device.points.items()
+        points = [
+            point
+            for point in device.points.values()
             if point.bus is None and point.bound[0].name == message.name
-        }
-        self._decode = compile_decoder(message, {name: name for name in message.signals})
-        self._first: dict[str, Value] = dict(self._decode(bytes(message.length)))
-        self._first |= {s.name: s.initial for s in message.signals.values() if s.initial is not None}
-        for name, signal in self._points.items():
-            initial = device.points[name].initial
-            if initial is not None:
-                self._first[signal.name] = initial
+        ]
+        self._signals = {point.name: point.bound[1] for point in points}
+        self._first = initial_values(message, points)
         self._count = 0
 
     def next(self, last: bytes | None, values: Mapping[str, Value]) -> bytes:
-        """The payload with these points written, after `last` on the bus; each has the next count."""
+        """The payload with these points written, after `last` on the bus; each has the next count.
+
+        Raises:
+            DriverError: two of them cannot be in one frame.
+        """
         payload = self._payload(last, values)
         protected = protect(payload, self._message, self._settings, self._count)
         self._count += 1
         return protected
 
     def round(self, last: bytes | None, values: Mapping[str, Value]) -> list[bytes]:
-        """The payloads with all counts in turn, which go round; one where no counter runs."""
+        """The payloads with all counts in turn, which go round; one where no counter runs.
+
+        Raises:
+            DriverError: as `next`.
+        """
         payload = self._payload(last, values)
-        counts = range(self._counts())
+        counts = range(last_count(self._message, self._settings) + 1)
         return [protect(payload, self._message, self._settings, count) for count in counts]
 
-    def _counts(self) -> int:
-        counter = self._settings.counter
-        if counter is None:
-            return 1
-        last = counter.last
-        return (1 << self._message.signals[counter.signal].length) if last is None else last + 1
-
     def _payload(self, last: bytes | None, values: Mapping[str, Value]) -> bytes:
-        signals = dict(self._first)
-        if last is not None:
-            signals |= self._decode(last)
-        for name, value in values.items():
-            signal = self._points[name]
-            self._select(signal, signals)
-            signals[signal.name] = value
-        return pack(self._message, signals)
+        length = self._message.length
+        payload = pack(self._message, self._first) if last is None else last[:length].ljust(length, b"\0")
+        written = {self._signals[name].name: value for name, value in values.items()}
+        # Multiplexers first: which of the others are in the frame depends on them.
+        for name in sorted(written, key=lambda name: not self._message.signals[name].is_multiplexer):
+            signal = self._message.signals[name]
+            payload = self._select(payload, signal, written)
+            payload = place(payload, signal, raw_of(signal, written[name]))
+        return payload
 
-    def _select(self, signal: Signal, signals: dict[str, Value]) -> None:
-        """Sets the multiplexers so that the signal is in the frame."""
+    def _select(self, payload: bytes, signal: Signal, written: Mapping[str, Value]) -> bytes:
+        """Sets the multiplexers so that the frame has the signal, and what comes with it to first values."""
+        for selector, ids in route(self._message, signal) or ():
+            if extract(payload, selector) in ids:
+                continue
+            if selector.name in written:
+                text = f"{signal.name} is not in a frame with {selector.name} = {written[selector.name]}"
+                raise DriverError("device-error", text)
+            payload = place(payload, selector, min(ids))
+            for other in self._message.signals.values():
+                if other.selector == selector.name and min(ids) in other.selected_by:
+                    payload = place(payload, other, raw_of(other, self._first[other.name]))
+        return payload
+
+
+def extract(payload: bytes, signal: Signal) -> int:
+    """The bits of one signal, without a sign."""
+    if signal.little:
+        shifted = int.from_bytes(payload, "little") >> signal.start
+    else:
+        shifted = int.from_bytes(payload) >> 8 * len(payload) - signal.end_bit
+    return shifted & (1 << signal.length) - 1
