@@ -1,6 +1,7 @@
 """What a profile says of a CAN bus: its interface, its database, its points and how frames are passed on."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -9,12 +10,14 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 
 from protocols.base import DeviceConfig, Name
-from protocols.can.database import Database
+from protocols.can.checks import bind, message_mistakes, mistakes
+from protocols.can.database import Database, load
 from protocols.can.frame import parse_id
 from protocols.can.point import CanPoint
 from protocols.mistakes import Wrong, raise_all
@@ -212,6 +215,29 @@ class CanDevice(DeviceConfig):
     record: Record = Record()
     simulation: Simulation = Simulation()
     _database: Database = PrivateAttr(default_factory=Database)
+    _attached: Mapping[str, bytes] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known_to_database(self, info: ValidationInfo) -> Self:
+        folder = (info.context or {}).get("folder", Path())
+        raise_all(type(self).__name__, self._mistakes(folder))
+        return self
+
+    def _mistakes(self, folder: Path) -> Iterator[Wrong]:
+        files = {name: folder / name for name in self.database_files}
+        try:
+            self._database = load(list(files.values()))
+        except ValueError as error:
+            yield ("database",), str(error)
+        else:
+            self._attached = {name: self._database.files[file] for name, file in files.items()}
+            yield from bind(self, self._database)
+            yield from message_mistakes(self, self._database)
+        yield from mistakes(self)
+
+    def attachments(self) -> Mapping[str, bytes]:
+        """The database files, by the name that the profile has for them."""
+        return self._attached
 
     @property
     def contents(self) -> Database:

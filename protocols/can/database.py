@@ -237,7 +237,7 @@ def _signal(found: Any) -> Signal:
         # The same twice means that there is none: 0 and 0 is what editors of DBC write.
         minimum=None if low == high else low,
         maximum=None if low == high else high,
-        unit=found.unit or "",
+        unit="" if found.unit in (None, "-") else found.unit,
         comment=found.comment or "",
         choices={int(raw): str(label) for raw, label in (conversion.choices or {}).items()},
         initial=_initial(found.initial),

@@ -31,7 +31,7 @@ def compile_decoder(message: Message, wanted: Mapping[str, Hashable]) -> Decode:
     Equal to `decode(data, allow_truncated=True)` of cantools: integers stay exact where scale and offset are
     integers; a raw value that has a label becomes it. Signals that the payload does not hold whole, or that
     its multiplexers do not select, are not in the result; of a payload that is too long the rest is ignored.
-    Where cantools refuses a frame for a multiplexer value of which the file says nothing, the rest is decoded.
+    Where cantools refuses a frame, for a multiplexer value that the file does not know, the rest is decoded.
     What selects is a multiplexer's raw value (cantools takes the scaled one).
     """
     fields = [_Field(key, message.signals[name], "signal") for name, key in wanted.items()]

@@ -44,6 +44,11 @@ class CanPoint(Point):
         assert self._bound is not None
         return self._bound
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether its signal is known; never that of a figure of the bus."""
+        return self._bound is not None
+
     def bind(self, message: Message, signal: Signal) -> None:
         """Says which signal it is, once, when the device is validated.
 
@@ -81,7 +86,7 @@ class CanPoint(Point):
         if self.bus is not None:
             from protocols.can.bus import BusState
 
-            return tuple(BusState)
+            return tuple(map(str, BusState))
         return tuple(dict.fromkeys(self.bound[1].choices.values()))
 
     def typed(self, value: Any) -> Value:
@@ -90,7 +95,7 @@ class CanPoint(Point):
         Raises:
             Refused: `bad-type`, or `out-of-range` for a label that an enumeration does not have.
         """
-        if self.bus is None and self._bound is None and isinstance(value, bool | int | float | str):
+        if self.bus is None and not self.is_bound and isinstance(value, bool | int | float | str):
             return value
         return super().typed(value)
 
@@ -104,7 +109,7 @@ class CanPoint(Point):
             Refused: `read-only`, `bad-type` or `out-of-range`.
         """
         good = super().accept(value)
-        if self._bound is None:
+        if not self.is_bound:
             return good
         _, signal = self.bound
         raw = self._raw(good)

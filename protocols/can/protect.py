@@ -6,10 +6,11 @@ A checksum is one whole byte. What it covers, by profile:
 - `xor8`: the exclusive or of all other bytes.
 - `crc8-j1850`: CRC-8 of SAE J1850 (polynomial 0x1D, start 0xFF, inverted) over all other bytes in order.
 - `e2e-p01`: AUTOSAR E2E Protocol Specification (PRS), profile 1, variant 1A with both bytes of the Data ID:
-  CRC-8 of SAE J1850 with start and final value 0x00 over the Data ID, its low byte first, and all other bytes.
-  The checksum is byte 0; the counter is the low half of byte 1 and goes from 0 to 14.
-- `e2e-p02`: profile 2 of that document: CRC-8 with polynomial 0x2F, start 0xFF, inverted, over all other bytes
-  and the Data ID that the counter chooses. The checksum is byte 0; the counter is the low half of byte 1.
+  CRC-8 of SAE J1850 with start and final value 0x00 over the Data ID, its low byte first, and all other
+  bytes. The checksum is byte 0; the counter is the low half of byte 1 and goes from 0 to 14.
+- `e2e-p02`: profile 2 of that document: CRC-8 with polynomial 0x2F, start 0xFF, inverted, over all other
+  bytes and the Data ID that the counter chooses. The checksum is byte 0; the counter is the low half of
+  byte 1.
 """
 
 import functools
@@ -48,7 +49,7 @@ def _xor8(data: bytes, count: int, settings: "Checksum") -> int:
 
 
 def _j1850(data: bytes, count: int, settings: "Checksum") -> int:
-    from crccheck.crc import Crc8SaeJ1850
+    from crccheck.crc import Crc8SaeJ1850  # type: ignore[import-untyped]
 
     return int(Crc8SaeJ1850.calc(data))
 
@@ -81,9 +82,12 @@ E2E_CHECKSUM: Final = (0, 8)
 E2E_COUNTER: Final = (12, 4)
 """... and of the counter."""
 
+DATA_IDS: Final = 16
+"""How many Data IDs profile 2 has."""
+
 
 def lies_at(signal: Signal) -> tuple[int, int]:
-    """First bit and length of a signal that is in one byte, counted from the top of each byte."""
+    """First bit, counted from the top of each byte, and length of a signal that is within one byte."""
     first = (
         signal.start // 8 * 8 + 8 - signal.start % 8 - signal.length if signal.little else signal.first_bit
     )
