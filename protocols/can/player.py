@@ -102,7 +102,7 @@ async def play(
                     if played.sent % _FAIR == 0:
                         await asyncio.sleep(0)
             played.loops += 1
-            if begin is None:
+            if begin is None or last_ns is None:
                 break  # there is nothing in it
             begin += at_ns * 1e-9 / speed
             if loop is not True and played.loops >= times:
