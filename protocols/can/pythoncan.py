@@ -2,7 +2,7 @@
 
 The same in every respect as the SocketCAN bus, as far as an interface allows:
 
-- Own frames come back marked OWN. Where the interface tells that the bus took a frame, that is when; elsewhere
+- Own frames come back marked OWN. Where the interface tells that the bus took one, that is when; elsewhere
   (slcan, and other adapters on serial ports) when the interface took it, with the host's stamp.
 - Filters work here, not in python-can: there they would hold back error frames and own frames too.
 - Periodic frames are sent by the thread that sends: python-can's own tasks are one thread each, send while

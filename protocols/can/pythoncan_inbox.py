@@ -54,10 +54,10 @@ class Inbox:
         if wake:
             self._wake()
 
-    def lose(self) -> None:
-        """Counts something that came and could not be read."""
+    def lose(self, count: int = 1) -> None:
+        """Counts what came and could not be read."""
         with self._lock:
-            self._newest().lost += 1
+            self._newest().lost += count
             wake, self._awake = not self._awake, True
         if wake:
             self._wake()

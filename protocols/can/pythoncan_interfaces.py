@@ -187,7 +187,7 @@ def open_error(connection: Connection, error: Exception) -> DriverError:
     if _missing(error):
         hint = f"; {connection.interface} needs {needs}" if needs else ""
         return DriverError("disconnected", f"{connection} cannot be used: {reason_of(error)}{hint}")
-    if isinstance(error, ValueError | TypeError | LookupError):
+    if system is None and any(isinstance(one, ValueError | TypeError | LookupError) for one in causes(error)):
         text = f"{connection} cannot be opened with these settings: {reason_of(error)}"
         return DriverError("device-error", text)
     return DriverError("disconnected", f"{connection} cannot be opened: {reason_of(error)}")

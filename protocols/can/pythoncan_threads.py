@@ -2,10 +2,12 @@
 
 import asyncio
 import collections
+import contextlib
 import heapq
 import itertools
 import os
 import queue
+import termios
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from protocols.can.frame import BRS, ERROR, FDF, OWN, Frame, format_id
 from protocols.can.pythoncan_inbox import Inbox
 from protocols.can.pythoncan_interfaces import arguments, causes, echoes, interface_of, reason_of
 from protocols.can.pythoncan_messages import Stamps, frame_of, message_of
+from protocols.can.pythoncan_multicast import ReceiveQueue
 
 if TYPE_CHECKING:
     import can
@@ -32,7 +35,7 @@ POLL_S: Final = 0.05
 
 _MALFORMED_MOST: Final = 100
 _LATE_ECHO_S: Final = 60.0
-_STATE_EACH_S: Final = 0.5
+_LOOK_EACH_S: Final = 0.1
 _REMEMBERED: Final = 4096
 _LAST_WORD_S: Final = 0.2
 
@@ -170,11 +173,11 @@ class Session:
         """Ends both threads and closes the bus; says whether that is done within `patience` seconds."""
         self._stop.set()
         self._jobs.put(None)
-        self._reader.join(patience / 2)
+        self._reader.join(patience / 4)
         port = getattr(self._bus, "serialPortOrig", None)
         if port is not None and self._sender.is_alive():
             port.cancel_write()  # it blocks, for the port takes nothing any more
-        self._reader.join(patience / 2)
+        self._reader.join(patience * 3 / 4)
         return not self._reader.is_alive()
 
     # -- the thread that reads ------------------------------------------------------------------
@@ -198,15 +201,30 @@ class Session:
             self._stop.set()
             self._jobs.put(None)
             self._sender.join()
-            try:
-                if (port := getattr(bus, "serialPortOrig", None)) is not None:
-                    port.write_timeout = _LAST_WORD_S
-                bus.shutdown()
-            except Exception as error:  # noqa: BLE001  # an adapter that is gone cannot be told to stop
-                _log.debug("bus not shut down", bus=str(self._connection), reason=reason_of(error))
+            self._shut(bus)
+
+    def _shut(self, bus: "can.BusABC") -> None:
+        port = getattr(bus, "serialPortOrig", None)
+        with contextlib.suppress(OSError, termios.error):
+            if port is not None:
+                port.write_timeout = _LAST_WORD_S
+        try:
+            bus.shutdown()
+        except Exception as error:  # noqa: BLE001  # an adapter that is gone cannot be told to stop
+            _log.debug("interface not told to stop", bus=str(self._connection), reason=reason_of(error))
+            if port is not None:
+                port.close()
 
     def _read(self, bus: "can.BusABC") -> None:
-        looked = -_STATE_EACH_S
+        if self._connection.interface == "udp_multicast":
+            kernel = ReceiveQueue(bus.fileno(), self._connection.receive_buffer)
+            with contextlib.closing(kernel):
+                self._read_on(bus, kernel)
+        else:
+            self._read_on(bus, None)
+
+    def _read_on(self, bus: "can.BusABC", kernel: ReceiveQueue | None) -> None:
+        looked = -_LOOK_EACH_S
         while not self._stop.is_set():
             try:
                 message = bus.recv(POLL_S)
@@ -219,9 +237,11 @@ class Session:
                 now = time.monotonic()
                 if message is None and self._unplugged():
                     self._end_of(f"{self._connection.channel} is gone: was the adapter unplugged?")
-                elif self._kind.tells_state and now - looked >= _STATE_EACH_S:
+                elif now - looked >= _LOOK_EACH_S:
                     looked = now
                     self._look(bus)
+                    if kernel is not None and (count := kernel.dropped()):
+                        self._inbox.lose(count)
 
     def _received(self, message: "can.Message") -> None:
         frame = frame_of(message, self._stamps.of(message), self._kind.linux_errors)
@@ -271,6 +291,8 @@ class Session:
     def _look(self, bus: "can.BusABC") -> None:
         import can
 
+        if not self._kind.tells_state:
+            return
         states = {
             can.BusState.ACTIVE: BusState.ACTIVE,
             can.BusState.PASSIVE: BusState.PASSIVE,
