@@ -8,7 +8,7 @@ import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from protocols.base import DeviceState, Quality, Sample, Value
+from protocols.base import DeviceState, Driver, Quality, Sample, Value
 from protocols.modbus import pdu
 from protocols.modbus.config import ModbusDevice
 from protocols.modbus.driver import ModbusDriver
@@ -186,6 +186,8 @@ class Heard:
         self.samples: list[Sample] = []
         self.states: list[tuple[DeviceState, str]] = []
         self.missed_cycles = 0
+        self.bodies: list[tuple[bytes, int]] = []
+        self.losses: list[tuple[int, str]] = []
         self._news = asyncio.Event()
 
     def sample(self, sample: Sample) -> None:
@@ -198,6 +200,14 @@ class Heard:
 
     def missed(self, cycles: int, period: float) -> None:
         self.missed_cycles += cycles
+        self._news.set()
+
+    def frames(self, body: bytes, time_ns: int) -> None:
+        self.bodies.append((body, time_ns))
+        self._news.set()
+
+    def lost(self, count: int, reason: str) -> None:
+        self.losses.append((count, reason))
         self._news.set()
 
     async def until(self, true: Callable[[], object]) -> None:
@@ -221,7 +231,7 @@ def said(samples: Sequence[Sample]) -> tuple[dict[str, Value], dict[str, Quality
 
 
 @contextlib.asynccontextmanager
-async def running(driver: ModbusDriver, sink: Heard | None = None) -> AsyncIterator[Heard]:
+async def running(driver: Driver, sink: Heard | None = None) -> AsyncIterator[Heard]:
     """What a driver's `run` says, while it runs."""
     heard = sink or Heard()
     heard.run = asyncio.create_task(driver.run(heard))
