@@ -182,7 +182,7 @@ def _messages(data: bytes, file: Path) -> Iterator[Message]:
     try:
         # strict would refuse files for signals that overlap or do not fit, which many good files have.
         database = cantools.database.load_string(_text(data, word), word, strict=False)
-        yield from map(_message, database.messages)  # type: ignore[union-attr]  # only CDD has none
+        yield from map(from_cantools, database.messages)  # type: ignore[union-attr]  # only CDD has none
     except Exception as error:  # cantools lets pass what its parsers happen to raise
         cause = getattr(error, f"e_{word}", None) or error
         reason = " ".join(str(cause).split()) or type(cause).__name__
@@ -201,8 +201,8 @@ def _text(data: bytes, word: str) -> str:
         return data.decode(encoding, errors="replace")
 
 
-def _message(found: Any) -> Message:
-    """A message of cantools."""
+def from_cantools(found: Any) -> Message:
+    """What a message of cantools says."""
     return Message(
         name=found.name,
         can_id=found.frame_id | (EXTENDED if found.is_extended_frame else 0),
@@ -212,7 +212,8 @@ def _message(found: Any) -> Message:
         signals={signal.name: _signal(signal) for signal in found.signals},
         senders=tuple(found.senders),
         comment=found.comment or "",
-        padding=found.unused_bit_pattern,
+        # Only ARXML says it; the pattern that cantools has for the others its own `encode` leaves out too.
+        padding=found.unused_bit_pattern if found.autosar else 0,
         unsupported="is an AUTOSAR container" if found.is_container else "",
     )
 
