@@ -10,6 +10,19 @@ from pydantic import BaseModel
 from agent.profile.templates import Repeat
 from agent.settings import PREFIX, Settings, option
 from protocols.base import Batch, DeviceConfig, Point
+from protocols.can.config import (
+    Answer,
+    CanDevice,
+    Checksum,
+    Connection,
+    Counter,
+    Frames,
+    Message,
+    Record,
+    Replay,
+    Simulation,
+)
+from protocols.can.point import CanPoint
 from protocols.modbus.config import ModbusDevice, ModbusPoint, Rtu, RtuTcp, Tcp, Tls
 from protocols.units import format_duration
 from sim.behaviour import Playback, Ramp, Sine, Spec, Square, Walk
@@ -28,6 +41,19 @@ _KINDS = {
 _UNITS = {"100ms": "duration", "256KiB": "size"}
 
 Schema = Mapping[str, Any]
+
+_CAN_PARTS: Mapping[str, type[BaseModel]] = {
+    "connection": Connection,
+    "messages": Message,
+    "counter": Counter,
+    "checksum": Checksum,
+    "frames": Frames,
+    "record": Record,
+    "simulation": Simulation,
+    "answers": Answer,
+    "replay": Replay,
+}
+"""Sections of a CAN device that have a table of their own."""
 
 
 def tables() -> dict[str, str]:
@@ -50,6 +76,9 @@ def tables() -> dict[str, str]:
             f"\n`transport: {name}`\n\n{_table(model, leave_out={'transport'})}" for name, model in
             (("tcp", Tcp), ("tls", Tls), ("rtu", Rtu), ("rtu-tcp", RtuTcp))
         ),
+        "can-device": _table(CanDevice, leave_out={*common, *_CAN_PARTS}),
+        "can-point": _table(CanPoint, leave_out=set(Point.model_fields)),
+        "can-parts": "".join(f"\n`{name}:`\n\n{_table(model)}" for name, model in _CAN_PARTS.items()),
     }  # fmt: skip
 
 

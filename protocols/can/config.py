@@ -121,7 +121,7 @@ class Frames(_Part):
 class Counter(_Part):
     """A signal that is counted up with each frame that is sent."""
 
-    signal: str
+    signal: str = Field(description="Its name in the database.")
     first: int = Field(0, ge=0, description="Value in the first frame.")
     last: int | None = Field(None, ge=1, description="Highest value; then 0 again. By default all bits.")
 
@@ -129,7 +129,7 @@ class Counter(_Part):
 class Checksum(_Part):
     """A signal that holds a checksum over the rest of the frame."""
 
-    signal: str
+    signal: str = Field(description="Its name in the database.")
     profile: str = Field(description="Such as sum8, xor8, crc8-j1850, e2e-p01, e2e-p02.")
     data_id: int | None = Field(None, ge=0, le=0xFFFF, description="Data ID of AUTOSAR E2E profile 1.")
     data_ids: Sequence[Annotated[int, Field(ge=0, le=0xFF)]] = Field(
@@ -152,15 +152,15 @@ class Message(_Part):
     send: Literal["write", "cyclic"] = Field(
         "write", description="Once at each write, or from the first write on also each cycle."
     )
-    counter: Counter | None = None
-    checksum: Checksum | None = None
+    counter: Counter | None = Field(None, description="Of messages that are sent: a signal that counts them.")
+    checksum: Checksum | None = Field(None, description="Of messages that are sent: a signal with a checksum.")
 
 
 class Record(_Part):
     """Where recordings go (op `record`), and how large they get."""
 
     folder: str = Field("recordings", min_length=1, description="Relative to the profile.")
-    format: Literal["blf", "asc", "log", "pcapng"] = "blf"
+    format: Literal["blf", "asc", "log", "pcapng"] = Field("blf", description="Unless the command says one.")
     max_size: Size = Field(64 * 1024 * 1024, ge=4096, description="Then a next file is begun.")
     max_time: Duration = Field(3600.0, gt=0, description="Then a next file is begun.")
     files: int = Field(16, ge=1, le=10_000, description="The oldest recordings over this go.")
@@ -170,19 +170,19 @@ class Record(_Part):
 class Answer(_Part):
     """What a simulated node says to a frame."""
 
-    request: Id
+    request: Id = Field(description="Arbitration id of the request.")
     data: str = Field("", pattern=r"^([0-9A-Fa-f.]{2})*$", description="Hex that the request begins with.")
-    response: Id
+    response: Id = Field(description="Arbitration id of the answer.")
     respond: str = Field(pattern=r"^([0-9A-Fa-f]{2})*$", description="Hex of the answer's data.")
-    delay: Duration = Field(0.0, ge=0)
+    delay: Duration = Field(0.0, ge=0, description="From request to answer.")
 
 
 class Replay(_Part):
     """A recording that a simulated node plays."""
 
     file: str = Field(min_length=1, description="BLF, ASC, log, ... ; relative to the profile.")
-    speed: float = Field(1.0, gt=0, le=1000)
-    loop: bool = True
+    speed: float = Field(1.0, gt=0, le=1000, description="2: twice as fast as it was recorded.")
+    loop: bool = Field(True, description="Again and again.")
 
 
 class Simulation(_Part):
@@ -194,8 +194,8 @@ class Simulation(_Part):
     namespace: str | None = Field(None, description="vxcan: network namespace of the other end.")
     channel: str | None = Field(None, description="Name to give it; default: made up.")
     silent: Sequence[str] = Field((), description="Messages of the database that the node does not send.")
-    answers: Sequence[Answer] = ()
-    replay: Replay | None = None
+    answers: Sequence[Answer] = Field((), description="Frames that the node answers.")
+    replay: Replay | None = Field(None, description="A recording that the node plays.")
 
 
 class CanDevice(DeviceConfig):
