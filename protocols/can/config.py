@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+_ID_TYPES: Final = [{"type": "string"}, {"type": "integer"}]
+
+
 def _id_range(text: Any) -> Any:
     if isinstance(text, str) and ".." in text:
         low, _, high = text.partition("..")
@@ -43,14 +46,14 @@ def _id_range(text: Any) -> Any:
 IdRange = Annotated[
     tuple[int, int],
     BeforeValidator(_id_range),
-    WithJsonSchema({"type": ["string", "integer"], "examples": ["0x123", "0x100..0x1FF", "0x18DAF110"]}),
+    WithJsonSchema({"anyOf": _ID_TYPES, "examples": ["0x123", "0x100..0x1FF", "0x18DAF110"]}),
 ]
 """Arbitration ids from the first to the last, with the EXTENDED bit where they have 29 bits."""
 
 Id = Annotated[
     int,
     BeforeValidator(parse_id),
-    WithJsonSchema({"type": ["string", "integer"], "examples": ["0x123", "0x18DAF110"]}),
+    WithJsonSchema({"anyOf": _ID_TYPES, "examples": ["0x123", "0x18DAF110"]}),
 ]
 """One arbitration id, with the EXTENDED bit where it has 29 bits."""
 
@@ -153,7 +156,7 @@ class Message(_Part):
         "write", description="Once at each write, or from the first write on also each cycle."
     )
     counter: Counter | None = Field(None, description="Of messages that are sent: a signal that counts them.")
-    checksum: Checksum | None = Field(None, description="Of messages that are sent: a signal with a checksum.")
+    checksum: Checksum | None = Field(None, description="Of messages that are sent: a signal for a checksum.")
 
 
 class Record(_Part):
