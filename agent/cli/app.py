@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from agent.cli import audit, broker, check, demo, run, safe_state, send, store, watch
+from agent.cli import (
+    audit,
+    broker,
+    check,
+    convert,
+    demo,
+    replay,
+    run,
+    safe_state,
+    send,
+    signals,
+    store,
+    watch,
+)
 
 app = typer.Typer(
     name="hilgate",
@@ -75,6 +88,7 @@ _add(
     'send rig-07 safe --reason "smoke"',
     "send rig-07 reserve ci-7 10min --devices pump-plc",
     "send rig-07 release --lease @token",
+    "send rig-07 record start drive",
 )
 _add(
     safe_state.safe_state,
@@ -83,6 +97,24 @@ _add(
     name="safe-state",
 )
 _add(watch.watch, "watch", "watch rig-07", "watch rig-07 --json --for 10s")
+
+_add(
+    replay.replay,
+    "replay drive.blf --channel vcan0",
+    "replay drive.log --profile rig.yaml --speed 2 --loop",
+    "replay drive.asc --channel can0 --ids 0x100..0x1FF --map 0x100..0x1FF=0x500..0x5FF",
+)
+_add(
+    convert.convert,
+    "convert drive.blf drive.asc",
+    "convert drive.blf drive.parquet --database drive.dbc",
+    "convert drive.log.gz drive.mf4",
+)
+_add(
+    signals.signals,
+    "signals drive.dbc > rig.yaml",
+    "signals drive.dbc --message DriveState --table",
+)
 
 _STORE_EXAMPLES = (
     "store status --store /var/lib/hilgate/rig-07",

@@ -62,7 +62,7 @@ async def play(
         send: Sends one; what it raises ends the play.
         speed: 2 plays in half the time.
         loop: Whether to begin again at the end, without end; or how often it is played.
-        on_progress: Told about ten times a second, and at the end.
+        on_progress: Told at the beginning, about ten times a second, and at the end.
 
     Raises:
         ValueError: `frames` says where it is damaged.
@@ -71,6 +71,7 @@ async def play(
     played = Played()
     clock = asyncio.get_running_loop().time
     begin, told = None, clock()
+    on_progress(played)
     with ThreadPoolExecutor(2, thread_name_prefix="play") as threads:
         while True:
             at_ns, last_ns = 0, None
