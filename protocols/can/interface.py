@@ -33,8 +33,8 @@ def check(connection: Connection) -> netlink.Link:
     if not link.up:
         raise DriverError("disconnected", f"{name} is down: {_up(connection, link)}")
     if differs := "; ".join(_differences(connection, link)):
-        down = f"ip link set {shlex.quote(name)} down; " if link.kind != "vcan" else ""
-        raise DriverError("device-error", f"{name}: {differs}; {down}{_up(connection, link)}")
+        down = shlex.join(["ip", "link", "set", name, "down"])
+        raise DriverError("device-error", f"{name}: {differs}; {down}; {_up(connection, link)}")
     return link
 
 
@@ -67,8 +67,10 @@ def _up(connection: Connection, link: netlink.Link) -> str:
         words += ["type", "can", "bitrate", str(connection.bitrate or _USUAL_BITRATE)]
         if connection.fd:
             words += ["dbitrate", str(connection.data_bitrate or "RATE"), "fd", "on"]
-        if connection.listen_only:
-            words += ["listen-only", "on"]
+        elif link.fd:
+            words += ["fd", "off"]
+        if connection.listen_only or link.listen_only:
+            words += ["listen-only", _on(connection.listen_only)]
     return shlex.join(words)
 
 

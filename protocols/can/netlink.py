@@ -78,9 +78,12 @@ def link(name: str) -> Link:
     Raises:
         OSError: ENODEV if there is none.
     """
-    for payload in _ask(_RTM_GETLINK, 0, _attribute(_IFLA_IFNAME, _name(name))):
-        return parse_link(payload)
-    raise OSError(errno.ENODEV, f"there is no interface {name}")
+    try:
+        (payload,) = _ask(_RTM_GETLINK, 0, _attribute(_IFLA_IFNAME, _name(name)))
+    except OSError as error:
+        texts = {errno.ENODEV: f"there is no interface {name}", errno.EINVAL: error.strerror}
+        raise _said(error, texts, f"asking about the interface {name}") from None
+    return parse_link(payload)
 
 
 def can_links() -> Sequence[Link]:

@@ -132,7 +132,7 @@ class Receiver:
             self._control_view[: count * self._slot.size]
         )
         if self._hardware:
-            slots = _prefer_hardware(slots)
+            slots = prefer_hardware(slots)
         for (control, told, length), (can_id, size, flags, data), (seconds, rest, drops) in zip(
             _GOT.iter_unpack(self._headers_view[: count * _GOT.size]),
             self._layout.iter_unpack(self._frames_view[: count * self._layout.size]),
@@ -173,6 +173,7 @@ class Receiver:
         self.gaps.append((index, count))
 
 
-def _prefer_hardware(slots: Iterable[tuple[int, ...]]) -> Iterator[tuple[int, int, int]]:
+def prefer_hardware(slots: Iterable[tuple[int, ...]]) -> Iterator[tuple[int, int, int]]:
+    """Of each datagram's two stamps, by software and by the controller, the one to take; and the drops."""
     for seconds, rest, hardware, hardware_rest, drops in slots:
         yield (hardware, hardware_rest, drops) if hardware or hardware_rest else (seconds, rest, drops)
