@@ -169,6 +169,11 @@ devices:
       setpoint: {table: holding, address: 10, scale: 0.1, access: rw, min: 0, max: 3000, safe: 0, unit: rpm}
       guarded:  {table: holding, address: 20, access: rw, safe: 0, max_rate: 100,
                  requires: {speed: {min: -1}, state: busy}}
+  powertrain:
+    protocol: can
+    connection: {channel: can0}
+    frames: {}
+    simulation: {bus: virtual}
 """
 
 COMMANDS: list[dict[str, Any]] = [
@@ -178,6 +183,7 @@ COMMANDS: list[dict[str, Any]] = [
     {"op": "write", "device": "pump-plc", "values": {"setpoint": 12}, "verify": True},
     {"op": "write", "device": "pump-plc", "values": {"setpoint": 1e9}},
     {"op": "call", "device": "pump-plc", "method": "identify"},
+    {"op": "call", "device": "powertrain", "method": "send", "args": {"id": "0x7DF", "data": "01"}},
     {"op": "disable", "reason": "test"},
     {"op": "enable"},
     {"op": "safe", "reason": "test"},
@@ -212,7 +218,7 @@ async def test_real_messages_are_what_it_says(broker: Broker, run_agent: RunAgen
     kinds = {check(message) for message in messages}
     assert kinds == {
         f"io.hilgate.{kind}.v1"
-        for kind in ("samples", "availability", "device", "lease", "loss", "safety", "result")
+        for kind in ("samples", "frames", "availability", "device", "lease", "loss", "safety", "result")
     }
 
 
@@ -223,7 +229,7 @@ async def lease(one: Desk) -> None:
         "op": "reserve",
         "holder": "ci",
         "ttl_s": 60,
-        "devices": ["pump-plc"],
+        "devices": ["pump-plc", "powertrain"],
         "dte": "d",
         "deadman_s": 9,
     }
@@ -250,5 +256,8 @@ def check(message: Message) -> str:
     declared = MESSAGES[BY_NAME[kind]]
     assert (message.priority, message.content_type) == (declared["x-amqp-priority"], declared["contentType"])
     assert message.message_id == message.properties["cloudEvents:id"] == message.properties["_AMQ_DUPL_ID"]
-    validator(f"/components/messages/{BY_NAME[kind]}/payload", CLOSED).validate(json.loads(message.body))
+    if message.content_type == "application/json":
+        validator(f"/components/messages/{BY_NAME[kind]}/payload", CLOSED).validate(json.loads(message.body))
+    else:
+        assert (message.body[:4].hex(), int.from_bytes(message.body[20:24])) == ("a1b23c4d", 227)
     return kind
