@@ -206,7 +206,7 @@ def _clear_dtc(args: Mapping[str, Any]) -> Asked:
 
 def _read_dtc(args: Mapping[str, Any]) -> Asked:
     value = args.get("report", "by-status")
-    if value not in _REPORTS:
+    if not isinstance(value, str) or value not in _REPORTS:
         raise Refused("malformed", f"report is one of {', '.join(_REPORTS)}")
     report = _REPORTS[value]
     mask = number(args, "status_mask", 0, 0xFF, 0xFF)
