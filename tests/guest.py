@@ -165,7 +165,7 @@ class Guest:
     def _end(self) -> None:
         """Waits until the guest is off; what fails only after the last test is a failure too."""
         try:
-            status = self._process.wait(PATIENCE_S)
+            status = self._process.wait(30)
         except subprocess.TimeoutExpired:
             self._fail("all tests of the guest are done, and it does not end")
         if status != int(self._failed):
