@@ -45,7 +45,7 @@ lock: venv ## Choose the newest versions anew and write them to the lock files
 	@test -x $(UV) || { $(PYTHON) -m venv --without-pip .cache/uv && \
 		$(BIN)/pip --python .cache/uv/bin/python install --quiet uv; }
 	$(COMPILE) --group build --output-file requirements-build.lock
-	$(COMPILE) --all-extras --constraint requirements-build.lock --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra all --constraint requirements-build.lock --output-file requirements.lock pyproject.toml
 	$(COMPILE) --all-extras --group build --group dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
 
