@@ -16,6 +16,7 @@ _BUFFER = 32 * 1024 * 1024
 _LINE = re.compile(
     r"\((\d+)\.(\d{6})\) (\S+) ([0-9A-F]{3}|[0-9A-F]{8})#"
     r"(?:#(?P<flags>[0-9A-F])(?P<fd>(?:[0-9A-F]{2}){0,64})|R(?P<length>\d?)|(?P<data>(?:[0-9A-F]{2}){0,8}))"
+    r"(?: [RT])?"  # -x
 )
 _FD_FLAGS = BRS | ESI
 
@@ -33,7 +34,7 @@ def why_missing() -> str | None:
 
 
 def parse_line(line: str) -> Logged:
-    """A line of candump -L; nothing else passes."""
+    """A line of candump -L, also with -x; nothing else passes."""
     match = _LINE.fullmatch(line)
     assert match, f"no line of candump -L: {line!r}"
     time_ns = (int(match[1]) * 1_000_000 + int(match[2])) * 1000

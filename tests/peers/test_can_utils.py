@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tshark
-from canutils import candump, cansend, content, mixed, pcap_frames, run, why_missing
+from canutils import candump, cansend, content, mixed, parse_line, pcap_frames, run, why_missing
 from desk import Desk, desk
 
 from agent.app import Agent
@@ -140,6 +140,24 @@ async def test_a_consumer_gets_what_canplayer_replays(vcan: str, tmp_path: Path)
     assert content(frames) == [expected for _, expected in recorded]
     # It may be late for a frame, and then the next one seems early: only the whole has to take its time.
     assert frames[-1].time_ns - frames[0].time_ns >= (len(recorded) - 2) * gap_ns
+
+
+async def test_canplayer_replays_what_the_agent_recorded(vcan: str, tmp_path: Path) -> None:
+    count = 500
+    async with bench(tmp_path, vcan, more="    frames: {}\n") as one:
+        begun = await one.ask("call", device="bus", method="record", args={"start": True, "format": "log"})
+        assert begun["status"] == "ok", begun
+        await run(*mixed(vcan, count))
+        await one.until(lambda: len(heard(one)) >= count)
+        ended = await one.ask("call", device="bus", method="record", args={"stop": True})
+        assert ended["status"] == "ok", ended
+    (recording,) = (tmp_path / "recordings").iterdir()
+    written = [parse_line(line) for line in recording.read_text().splitlines()]
+    async with candump(vcan) as dump:
+        await run("canplayer", "-t", "-I", str(recording), f"{vcan}={written[0].channel}")
+        await dump.until(lambda frames: len(frames) >= count)
+    assert [one.frame for one in written] == to_microseconds(heard(one))
+    assert content(dump.frames) == content(heard(one))
 
 
 async def test_error_frames_are_frames_too(vcan: str, tmp_path: Path) -> None:
