@@ -112,7 +112,7 @@ def _point(device: "CanDevice", point: "CanPoint") -> Iterator[Mistake]:
 
 def _signal(message: Message, signal: Signal, point: "CanPoint") -> Iterator[Mistake]:
     if message.unsupported:
-        yield "signal", f"message {message.name} {message.unsupported}, whose signals are not supported"
+        yield "signal", f"message {message.name} {message.unsupported}: that is not supported"
     elif not message.holds(signal):
         yield "signal", f"does not fit into message {message.name}, which has {message.length} bytes"
     elif route(message, signal) is None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from protocols.base import Value
-from protocols.can.frame import EXTENDED, format_id
+from protocols.can.frame import EXTENDED, FD_LENGTHS, format_id
 
 FORMATS: Final = ("dbc", "kcd", "sym", "arxml")
 """Kinds of database files, by the end of their name."""
@@ -28,7 +28,7 @@ class Signal(msgspec.Struct, frozen=True):
     signed: bool = False
     is_float: bool = False
     scale: float | int = 1
-    """An int, and so is `offset`, where scaled values of integers are integers."""
+    """Both this and `offset` are ints where all scaled values of an integer are integers."""
     offset: float | int = 0
     minimum: float | int | None = None
     maximum: float | int | None = None
@@ -57,7 +57,7 @@ class Signal(msgspec.Struct, frozen=True):
     @property
     def integral(self) -> bool:
         """Its scaled values are whole numbers."""
-        return not self.is_float and isinstance(self.scale, int)
+        return not self.is_float and isinstance(self.scale, int) and isinstance(self.offset, int)
 
     @property
     def raw_range(self) -> tuple[int, int]:
@@ -83,7 +83,7 @@ class Message(msgspec.Struct, frozen=True):
     padding: int = 0
     """The byte that bits of no signal are taken from."""
     unsupported: str = ""
-    """Why its signals can neither be read nor written, where that is so."""
+    """Why its signals can neither be read nor written, where that is so: what it is or has."""
 
     def holds(self, signal: Signal) -> bool:
         """Whether the whole signal lies in the payload; some files have signals that do not."""
@@ -207,15 +207,21 @@ def from_cantools(found: Any) -> Message:
         name=found.name,
         can_id=found.frame_id | (EXTENDED if found.is_extended_frame else 0),
         length=found.length,
-        fd=bool(found.is_fd or found.length > 8),
+        fd=bool(found.is_fd or 8 < found.length <= FD_LENGTHS[-1]),
         cycle=found.cycle_time / 1000 if found.cycle_time else None,
         signals={signal.name: _signal(signal) for signal in found.signals},
         senders=tuple(found.senders),
         comment=found.comment or "",
         # Only ARXML says it; the pattern that cantools has for the others its own `encode` leaves out too.
         padding=found.unused_bit_pattern if found.autosar else 0,
-        unsupported="is an AUTOSAR container" if found.is_container else "",
+        unsupported=_unsupported(found),
     )
+
+
+def _unsupported(found: Any) -> str:
+    if found.is_container:
+        return "is an AUTOSAR container"
+    return "has more bytes than a frame" if found.length > FD_LENGTHS[-1] else ""
 
 
 def _signal(found: Any) -> Signal:
@@ -253,5 +259,8 @@ def _finite(value: Any) -> float | int | None:
 
 
 def _initial(value: Any) -> Value | None:
-    """An initial value; a label is an object of its own in cantools."""
-    return _finite(value) if value is None or isinstance(value, int | float) else str(value)
+    """An initial value: a label is an object of its own in cantools, and DBC has floats for integers too."""
+    if not isinstance(value, int | float):
+        return None if value is None else str(value)
+    number = _finite(value)
+    return int(number) if isinstance(number, float) and number.is_integer() else number
