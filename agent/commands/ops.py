@@ -18,6 +18,9 @@ from protocols.base import DriverError, Point, Refused, Sample, Value
 from protocols.timestamps import rfc3339
 
 DEVICE_OPS = ("read", "write", "call")
+"""What every device takes."""
+RECORD = "record"
+"""An op of the devices whose protocol has a method of that name."""
 
 
 class Ops:
@@ -56,6 +59,7 @@ class Ops:
             "read": self._read,
             "write": self._write,
             "call": self._call,
+            RECORD: self._record,
             "enable": self._enable,
             "disable": self._disable,
         }
@@ -70,7 +74,9 @@ class Ops:
         Raises:
             Refused: no such device.
         """
-        if command.op not in DEVICE_OPS:
+        if command.op == RECORD and "device" not in command.fields:
+            return self._only_recording_device()
+        if command.op not in (*DEVICE_OPS, RECORD):
             return None
         name = text_field(command.fields, "device")
         device = self._bench.devices.get(name)
@@ -80,6 +86,15 @@ class Ops:
                 "unknown-device", f"bench {self._bench_id} has no device {name!r:.80}; it has {known}"
             )
         return device
+
+    def _only_recording_device(self) -> Device:
+        able = [device for device in self._bench.devices.values() if _can_record(device)]
+        if len(able) == 1:
+            return able[0]
+        if not able:
+            raise Refused("unknown-op", f"no device of bench {self._bench_id} can record")
+        names = ", ".join(device.name for device in able)
+        raise Refused("malformed", f"op record needs the field 'device': {names} can record")
 
     def waits_for_nobody(self, command: Command) -> bool:
         """Whether it begins at once, whatever else is under way: it may take long, or is urgent."""
@@ -101,6 +116,7 @@ class Ops:
             "renew",
             "release",
             "safe",
+            RECORD,
         )
 
     def whose(self, command: Command) -> tuple[str, str]:
@@ -181,6 +197,20 @@ class Ops:
             raise Refused("unknown-op", f"device {device.name} has no method {method!r:.80}; it has {known}")
         return await device.call(method, args)
 
+    async def _record(self, command: Command) -> Any:
+        device = self._need_device(command)
+        if not _can_record(device):
+            raise Refused("unknown-op", f"device {device.name} cannot record: its protocol has no recordings")
+        fields = {
+            name: command.fields[name] for name in ("start", "stop", "format") if name in command.fields
+        }
+        wanted = [name for name in ("start", "stop") if name in fields]
+        if len(wanted) != 1 or fields[wanted[0]] is not True:
+            raise Refused("malformed", "op record takes either 'start': true or 'stop': true")
+        if "format" in fields and not ("start" in fields and isinstance(fields["format"], str)):
+            raise Refused("malformed", "op record takes the field 'format' as a string, with 'start'")
+        return await device.call(RECORD, fields)
+
     async def _reserve(self, command: Command) -> Any:
         if not command.reply_to:
             raise Refused("malformed", "op reserve needs a reply-to: its result is a secret, not for a topic")
@@ -221,7 +251,8 @@ class Ops:
     def _need_device(self, command: Command) -> Device:
         device = self.device_of(command)
         if device is None or not device.config.enabled:
-            raise Refused("disabled", f"device {command.fields['device']} is disabled in the profile")
+            name = command.fields["device"] if device is None else device.name
+            raise Refused("disabled", f"device {name} is disabled in the profile")
         return device
 
     def _need_open(self) -> None:
@@ -234,6 +265,10 @@ class Ops:
 
 def _writing_methods(device: Device) -> Collection[str]:
     return protocols()[device.config.protocol].writing
+
+
+def _can_record(device: Device) -> bool:
+    return RECORD in protocols()[device.config.protocol].methods
 
 
 def _point(device: Device, name: str) -> Point:
@@ -270,7 +305,7 @@ def _describe_device(device: Device) -> dict[str, Any]:
         "mode": device.mode,
         "state": device.status,
         "poll_s": device.config.poll,
-        "ops": DEVICE_OPS,
+        "ops": (*DEVICE_OPS, RECORD) if _can_record(device) else DEVICE_OPS,
         "methods": protocol.methods,
         "writing_methods": sorted(protocol.writing),
         "points": {name: _describe_point(point) for name, point in device.config.points.items()},

@@ -31,6 +31,12 @@ from agent.cli.exits import Exit, Failure
         ("reserve ci-7 10min", {"op": "reserve", "holder": "ci-7", "ttl_s": 600.0}),
         ("renew", {"op": "renew"}),
         ("release", {"op": "release"}),
+        ("record start", {"op": "record", "start": True}),
+        ("record stop drive", {"op": "record", "stop": True, "device": "drive"}),
+        (
+            "record start drive format=asc",
+            {"op": "record", "start": True, "device": "drive", "format": "asc"},
+        ),
     ],
 )
 def test_words_become_a_command(words: str, expected: dict[str, object]) -> None:
@@ -68,6 +74,10 @@ def test_verify_and_reason_go_with_their_commands() -> None:
         ("reserve ci", "hilgate send BENCH reserve HOLDER TIME"),
         ("reserve ci 60", "'60' is no time: write a number with a unit"),
         ("renew token", "hilgate send BENCH renew"),
+        ("record", "hilgate send BENCH record start|stop [DEVICE]"),
+        ("record begin", "record start|stop"),
+        ("record start left right", "record start|stop"),
+        ("record start form=asc", "record start|stop"),
     ],
 )
 def test_wrong_words_are_usage_errors(words: str, says: str) -> None:
