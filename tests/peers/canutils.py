@@ -106,9 +106,9 @@ async def cansend(channel: str, *frames: str) -> None:
         await run("cansend", channel, frame)
 
 
-def mixed(channel: str, count: int) -> list[str]:
-    """The command for frames of all kinds as fast as the interface takes them."""
-    return ["cangen", channel, "-g", "0", "-m", "-p", "10", "-n", str(count)]
+def mixed(channel: str, count: int, gap_ms: int = 0) -> list[str]:
+    """The command for frames of all kinds; with no gap as fast as the interface takes them."""
+    return ["cangen", channel, "-g", str(gap_ms), "-m", "-p", "10", "-n", str(count)]
 
 
 def listeners(channel: str) -> int:
@@ -122,13 +122,15 @@ class Candump:
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
+        self.lines: list[str] = []
         self.frames: list[Frame] = []
         self._news = asyncio.Event()
 
     async def read(self, stream: asyncio.StreamReader) -> None:
         """Takes its lines until it ends; a line that says of dropped frames is a failure like any other."""
         while line := await stream.readline():
-            logged = parse_line(line.decode().rstrip("\n"))
+            self.lines.append(line.decode())
+            logged = parse_line(self.lines[-1].rstrip("\n"))
             assert logged.channel == self.channel
             self.frames.append(logged.frame)
             self._news.set()

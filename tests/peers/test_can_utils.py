@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
@@ -158,6 +159,24 @@ async def test_canplayer_replays_what_the_agent_recorded(vcan: str, tmp_path: Pa
         await dump.until(lambda frames: len(frames) >= count)
     assert [one.frame for one in written] == to_microseconds(heard(one))
     assert content(dump.frames) == content(heard(one))
+
+
+async def test_hilgate_replays_what_candump_logged(vcan: str, tmp_path: Path) -> None:
+    count = 200
+    async with candump(vcan) as dump:
+        await run(*mixed(vcan, count, gap_ms=2))
+        await dump.until(lambda frames: len(frames) >= count)
+        (tmp_path / "bus.log").write_text("".join(dump.lines))
+        hilgate = str(Path(sys.executable).with_name("hilgate"))
+        await run(hilgate, "replay", str(tmp_path / "bus.log"), "--channel", vcan, "--fd")
+        await dump.until(lambda frames: len(frames) >= 2 * count)
+    logged, replayed = dump.frames[:count], dump.frames[count:]
+    assert content(replayed) == content(logged)
+    late_ns = sorted(
+        (now.time_ns - replayed[0].time_ns) - (then.time_ns - logged[0].time_ns)
+        for now, then in zip(replayed, logged, strict=True)
+    )
+    assert abs(late_ns[count // 2]) < 50_000_000  # at twice the speed it were 200 ms
 
 
 async def test_error_frames_are_frames_too(vcan: str, tmp_path: Path) -> None:
