@@ -50,25 +50,31 @@ class Packer:
         length = self._message.length
         payload = pack(self._message, self._first) if last is None else last[:length].ljust(length, b"\0")
         written = {self._signals[name].name: value for name, value in values.items()}
+        chosen: set[str] = set()
         # Multiplexers first: which of the others are in the frame depends on them.
         for name in sorted(written, key=lambda name: not self._message.signals[name].is_multiplexer):
             signal = self._message.signals[name]
-            payload = self._select(payload, signal, written)
+            payload = self._select(payload, signal, chosen)
             payload = place(payload, signal, raw_of(signal, written[name]))
+            chosen.add(name)
         return payload
 
-    def _select(self, payload: bytes, signal: Signal, written: Mapping[str, Value]) -> bytes:
-        """Sets the multiplexers so that the frame has the signal, and what comes with it to first values."""
+    def _select(self, payload: bytes, signal: Signal, chosen: set[str]) -> bytes:
+        """Sets the multiplexers so that the frame has the signal, and what comes with it to first values.
+
+        `chosen` are signals whose values are settled by what was written before.
+        """
         for selector, ids in route(self._message, signal) or ():
             if extract(payload, selector) in ids:
                 continue
-            if selector.name in written:
-                text = f"{signal.name} is not in a frame with {selector.name} = {written[selector.name]}"
+            if selector.name in chosen:
+                text = f"{signal.name} is not in a frame with what else is written, by {selector.name}"
                 raise DriverError("device-error", text)
             payload = place(payload, selector, min(ids))
             for other in self._message.signals.values():
                 if other.selector == selector.name and min(ids) in other.selected_by:
                     payload = place(payload, other, raw_of(other, self._first[other.name]))
+        chosen.update(selector.name for selector, _ in route(self._message, signal) or ())
         return payload
 
 
