@@ -10,15 +10,19 @@ The same in every respect as the SocketCAN bus, as far as an interface allows:
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
 
 from protocols.base import DriverError
+from protocols.can.bcm import LONGEST_S, MAX_FRAMES
 from protocols.can.bus import BusState, BusStatus, Filter, Listener, Periodic
 from protocols.can.config import Connection
-from protocols.can.frame import ERROR, FD_LENGTHS, FDF, REMOTE, Frame, format_id
+from protocols.can.errors import Controller
+from protocols.can.frame import FDF, Frame, format_id
+from protocols.can.layout import why_unsendable
 from protocols.can.pythoncan_inbox import Inbox
 from protocols.can.pythoncan_interfaces import echoes, interface_of, open_error
 from protocols.can.pythoncan_threads import Job, Session, Turns
@@ -30,6 +34,7 @@ _FRAME_COST: Final = 256
 
 _END_S: Final = 0.9
 _PERIODIC_TIMEOUT_S: Final = 1.0
+_SHORTEST_S: Final = 100e-6
 
 
 class PythonCan:
@@ -42,7 +47,10 @@ class PythonCan:
         self._gone: asyncio.Future[str] | None = None
         self._jobs: set[Job] = set()
         self._inbox: Inbox | None = None
-        self._status = BusStatus(bitrate=connection.bitrate, data_bitrate=connection.data_bitrate)
+        self._linux_errors = interface_of(connection).linux_errors
+        self._turns: set[Turns] = set()
+        self._controller = Controller()
+        self._dropped = 0
 
     async def open(self, listener: Listener, filters: Sequence[Filter] | None) -> None:
         """Opens the interface and begins to listen.
@@ -78,7 +86,7 @@ class PythonCan:
             lambda: tell(self._deliver, inbox),
         )
         self._listener, self._gone, self._inbox = listener, gone, inbox
-        self._status = BusStatus(bitrate=self._connection.bitrate, data_bitrate=self._connection.data_bitrate)
+        self._controller, self._dropped = Controller(), 0
         self._session = Session(
             self._connection,
             filters,
@@ -112,7 +120,17 @@ class PythonCan:
 
     def status(self) -> BusStatus:
         """How the bus is now. The bit rates are those that were asked for."""
-        return self._status
+        if self._session is None:
+            return BusStatus()
+        return BusStatus(
+            state=self._controller.state,
+            tx_errors=self._controller.tx_errors,
+            rx_errors=self._controller.rx_errors,
+            restarts=self._controller.restarts,
+            bitrate=self._connection.bitrate,
+            data_bitrate=self._connection.data_bitrate,
+            dropped=self._dropped,
+        )
 
     async def send(self, frame: Frame, timeout: float) -> Frame:
         """Sends a frame; returns it, with its time, when the bus (or else the interface) took it.
@@ -120,7 +138,8 @@ class PythonCan:
         Raises:
             DriverError: `timeout`, with whether it may still go out; `disconnected`; `device-error`.
         """
-        session = self._usable(frame)
+        self.check([frame])
+        session = self._usable()
         job = Job(frame, timeout, asyncio.get_running_loop().create_future())
         assert job.taken is not None
         self._jobs.add(job)
@@ -142,13 +161,33 @@ class PythonCan:
         Raises:
             DriverError: as `send`, as far as it can be told at once.
         """
-        if not frames:
-            raise ValueError("nothing to send")
-        for frame in frames:
-            session = self._usable(frame)
+        if not 1 <= len(frames) <= MAX_FRAMES:
+            raise DriverError("device-error", f"1 to {MAX_FRAMES} frames are sent in turn, not {len(frames)}")
+        if not (math.isfinite(period) and _SHORTEST_S <= period <= LONGEST_S):
+            raise DriverError("device-error", f"a period is from 100 us to 400 days; got {period:g} s")
+        name = format_id(frames[0].can_id)
+        if any(_kind(frame) != _kind(frames[0]) for frame in frames):
+            raise DriverError(
+                "device-error", f"frames that are sent in turn are all of one identifier: {name}"
+            )
+        self.check(frames)
+        session = self._usable()
+        if any(_kind(turns.frames[0]) == _kind(frames[0]) for turns in self._turns):
+            text = f"{name} is sent periodically already: update that, or stop it first"
+            raise DriverError("device-error", text)
         turns = Turns(frames, period, _PERIODIC_TIMEOUT_S)
         session.put(turns)
+        self._turns.add(turns)
         return _Repeated(self, turns)
+
+    def repeats(self, turns: Turns) -> bool:
+        """Whether these are still sent."""
+        return turns in self._turns
+
+    def no_longer(self, turns: Turns) -> None:
+        """Stops sending these."""
+        turns.stopped = True
+        self._turns.discard(turns)
 
     def close(self) -> None:
         """Ends both threads, within a second, and everything periodic. Safe at any time, also twice."""
@@ -170,8 +209,11 @@ class PythonCan:
             if batch.frames:
                 self._listener.frames(batch.frames)
             if batch.lost:
-                self._update(dropped=self._status.dropped + batch.lost)
+                self._dropped += batch.lost
                 self._listener.dropped(batch.lost)
+            for frame in batch.errors if self._linux_errors else ():
+                if self._controller.take(frame):
+                    self._listener.status(self.status())
         for job, frame in batch.taken:
             if job.taken is not None and not job.taken.done():
                 job.taken.set_result(frame)
@@ -179,51 +221,34 @@ class PythonCan:
             asyncio.get_running_loop().call_soon(self._deliver, inbox)
 
     def _changed(self, gone: "asyncio.Future[str]", state: BusState) -> None:
-        if gone is self._gone and not gone.done() and state is not self._status.state:
-            self._update(state=state)
+        if gone is self._gone and not gone.done() and state is not self._controller.state:
+            self._controller.state = state
             if self._listener is not None:
-                self._listener.status(self._status)
+                self._listener.status(self.status())
 
     def _lost(self, gone: "asyncio.Future[str]", reason: str) -> None:
         if gone is not self._gone or gone.done():
             return
         gone.set_result(reason)
+        self._turns.clear()
         for job in self._jobs:
             _fail(job, DriverError("disconnected", f"{self._connection}: {reason}"))
 
     # -------------------------------------------------------------------------------------------
 
-    def _update(self, state: BusState | None = None, dropped: int | None = None) -> None:
-        old = self._status
-        self._status = BusStatus(
-            state=state or old.state,
-            bitrate=old.bitrate,
-            data_bitrate=old.data_bitrate,
-            dropped=old.dropped if dropped is None else dropped,
-        )
-
-    def check(self, frame: Frame) -> None:
-        """Whether the bus carries such a frame.
+    def check(self, frames: Sequence[Frame]) -> None:
+        """Whether the bus carries such frames.
 
         Raises:
             DriverError: `device-error`.
         """
-        where, name = self._connection, format_id(frame.can_id)
-        if where.listen_only:
-            raise DriverError("device-error", f"{where} listens only: its profile says listen_only: true")
-        if frame.can_id & ERROR:
-            raise DriverError(
-                "device-error", "an error frame cannot be sent: it is what a controller reports"
-            )
-        if frame.flags & FDF and not where.fd:
-            text = f"{where} is no CAN FD bus; its profile would say fd: true"
-            raise DriverError("device-error", f"{name} was not sent: {text}")
-        lengths = FD_LENGTHS if frame.flags & FDF else range(9)
-        if len(frame.data) not in lengths or (frame.flags & FDF and frame.can_id & REMOTE):
-            raise DriverError("device-error", f"{name}: there is no such frame of {len(frame.data)} bytes")
+        if self._connection.listen_only:
+            raise DriverError("device-error", f"{self._connection} is listen-only by the profile")
+        for frame in frames:
+            if why := why_unsendable(frame, self._connection.fd):
+                raise DriverError("device-error", why)
 
-    def _usable(self, frame: Frame) -> Session:
-        self.check(frame)
+    def _usable(self) -> Session:
         if self._session is None or self._gone is None:
             raise DriverError("disconnected", f"{self._connection} is not open")
         if self._gone.done():
@@ -238,7 +263,7 @@ class PythonCan:
             return f"{where} did not take {name} within {job.timeout:g} s; it may still go out"
         return (
             f"nobody acknowledged {name} within {job.timeout:g} s; it may still go out"
-            f" (bus state: {self._status.state.value})"
+            f" (bus state: {self._controller.state.value})"
         )
 
 
@@ -250,22 +275,29 @@ class _Repeated:
         self._turns = turns
 
     def update(self, frames: Sequence[Frame]) -> None:
-        """Other content from the next turn on.
+        """Other content from the next turn on; which frame's turn it is stays.
 
         Raises:
-            ValueError: another number of frames, or another identifier.
-            DriverError: the bus does not carry them.
+            DriverError: `device-error` if these are not as many frames of the same identifier, the bus does
+                not carry them, or it was stopped.
         """
         old = self._turns.frames
-        if len(frames) != len(old) or any(frame.can_id != old[0].can_id for frame in frames):
-            raise ValueError("the identifier and the number of frames stay")
-        for frame in frames:
-            self._bus.check(frame)
+        if not self._bus.repeats(self._turns):
+            raise DriverError("device-error", "this is no longer sent periodically")
+        if len(frames) != len(old) or any(_kind(frame) != _kind(old[0]) for frame in frames):
+            name = format_id(old[0].can_id)
+            text = f"periodic frames keep their number and identifier: {len(old)} of {name}"
+            raise DriverError("device-error", text)
+        self._bus.check(frames)
         self._turns.frames = tuple(frames)
 
     def stop(self) -> None:
         """Ends it; safe to call twice."""
-        self._turns.stopped = True
+        self._bus.no_longer(self._turns)
+
+
+def _kind(frame: Frame) -> tuple[int, int]:
+    return frame.can_id, frame.flags & FDF
 
 
 def _fail(job: Job, error: DriverError) -> None:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from protocols.can.frame import Frame
+from protocols.can.frame import ERROR, Frame
 
 if TYPE_CHECKING:
     from protocols.can.pythoncan_threads import Job
@@ -17,10 +17,11 @@ BATCH_MOST: Final = 512
 class Batch:
     """Frames in the order of the bus, whose sending they complete, and how many were lost after them."""
 
-    __slots__ = ("frames", "lost", "taken")
+    __slots__ = ("errors", "frames", "lost", "taken")
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
+        self.errors: list[Frame] = []
         self.taken: list[tuple[Job, Frame]] = []
         self.lost = 0
 
@@ -46,6 +47,8 @@ class Inbox:
             if fits:
                 batch.frames.append(frame)
                 self._waiting += 1
+                if frame.can_id & ERROR:
+                    batch.errors.append(frame)
             else:
                 batch.lost += 1
             if job is not None:

@@ -19,7 +19,7 @@ from protocols.base import DriverError
 from protocols.can.bus import BusState, Filter
 from protocols.can.config import Connection
 from protocols.can.filters import passes
-from protocols.can.frame import BRS, ERROR, FDF, OWN, Frame, format_id
+from protocols.can.frame import ERROR, FDF, OWN, Frame, format_id
 from protocols.can.pythoncan_inbox import Inbox
 from protocols.can.pythoncan_interfaces import arguments, causes, echoes, interface_of, reason_of
 from protocols.can.pythoncan_messages import Stamps, frame_of, message_of
@@ -58,6 +58,11 @@ class Job:
                 return False
             self.began = time.monotonic()
             return True
+
+    @property
+    def is_awaited(self) -> bool:
+        """Somebody waits for the bus to take it."""
+        return self.taken is not None and not self._given_up
 
     def give_up(self) -> bool:
         """Whether it was still here: then it is never sent."""
@@ -114,14 +119,19 @@ class Echoes:
             if job in self._awaited:
                 self._awaited.remove(job)
 
+    def forget_given_up(self) -> None:
+        """No longer waits for those nobody waits for: echoes were lost, theirs perhaps."""
+        with self._lock:
+            self._awaited = collections.deque(job for job in self._awaited if job.is_awaited)
+
     def match(self, frame: Frame) -> Job | None:
         """The oldest job that this frame is the echo of."""
         with self._lock:
             for job in self._awaited:
                 sent = job.frame
                 if sent.can_id == frame.can_id and sent.data == frame.data:
-                    if (sent.flags ^ frame.flags) & (FDF | BRS):
-                        continue
+                    if (sent.flags ^ frame.flags) & FDF:
+                        continue  # BRS and ESI are the controller's to change
                     self._awaited.remove(job)
                     return job
         return None
@@ -242,6 +252,7 @@ class Session:
                     self._look(bus)
                     if kernel is not None and (count := kernel.dropped()):
                         self._inbox.lose(count)
+                        self._echoes.forget_given_up()
 
     def _received(self, message: "can.Message") -> None:
         frame = frame_of(message, self._stamps.of(message), self._kind.linux_errors)

@@ -1,4 +1,4 @@
-"""`call uds` with a node in another process whose answers are bytes by hand (ISO 14229-1): see uds_peer.py."""
+"""`call uds` with a node in another process, whose answers are bytes by hand (ISO 14229-1): uds_peer.py."""
 
 import builtins
 import sys
@@ -226,7 +226,7 @@ JSON = st.recursive(
 @given(st.data())
 def test_arguments_of_any_kind_make_a_request_or_are_refused(data: st.DataObject) -> None:
     service = SERVICES[data.draw(st.sampled_from(sorted(SERVICES)))]
-    args = data.draw(st.fixed_dictionaries({}, optional={name: JSON for name in service.arguments}))
+    args = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(service.arguments, JSON)))
     try:
         asked = service.ask(args)
     except Refused:

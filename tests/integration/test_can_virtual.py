@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import can
 import pytest
@@ -12,7 +13,7 @@ from can_listener import Kept, content
 from waiting import until
 
 from protocols.base import DriverError
-from protocols.can.bus import Bus, BusState, Filter, make_bus
+from protocols.can.bus import Bus, BusState, BusStatus, Filter, make_bus
 from protocols.can.config import Connection
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, FDF, OWN, REMOTE, Frame
 
@@ -47,7 +48,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("can ")]
 
 
-ALL_KINDS = [
+ALL_KINDS: list[tuple[Frame, dict[str, Any]]] = [
     (Frame(0, 0x123, b"\1\2"), {"arbitration_id": 0x123, "is_extended_id": False, "data": b"\1\2"}),
     (Frame(0, 0x7FF, b""), {"arbitration_id": 0x7FF, "is_extended_id": False}),
     (Frame(0, EXTENDED | 0x12, b"12345678"), {"arbitration_id": 0x12, "data": b"12345678"}),
@@ -104,7 +105,7 @@ async def test_a_classical_bus_neither_hears_nor_sends_fd(channel: str, peer: ca
     peer.send(can.Message(arbitration_id=2))
     await until(lambda: kept.all)
     assert content(kept.all) == [(EXTENDED | 2, b"", 0)]
-    with pytest.raises(DriverError, match="is no CAN FD bus") as caught:
+    with pytest.raises(DriverError, match="is a CAN FD frame, and the profile does not say fd") as caught:
         await bus.send(Frame(0, 1, b"1", FDF), 1.0)
     assert caught.value.code == "device-error"
     bus.close()
@@ -147,6 +148,20 @@ async def test_error_frames_pass_every_filter_and_others_by_theirs(
     bus.listen(None)
     peer.send(can.Message(arbitration_id=0x110, is_extended_id=False))
     await until(lambda: len(kept.all) == 5)
+
+
+async def test_the_state_follows_error_frames_in_the_layout_of_linux(
+    bus: Bus, peer: can.BusABC, kept: Kept
+) -> None:
+    assert bus.status() == BusStatus()
+    peer.send(can.Message(arbitration_id=0x204, is_error_frame=True, data=b"\0\x20\0\0\0\0\x88\x07"))
+    peer.send(can.Message(arbitration_id=0x40, is_error_frame=True, data=bytes(8)))
+    peer.send(can.Message(arbitration_id=0x08, is_error_frame=True, data=bytes(8)))
+    peer.send(can.Message(arbitration_id=0x100, is_error_frame=True, data=bytes(8)))
+    await until(lambda: len(kept.all) == 4)
+    states = [status.state for status in kept.states]
+    assert states == [BusState.PASSIVE, BusState.BUS_OFF, BusState.ACTIVE]
+    assert bus.status() == BusStatus(state=BusState.ACTIVE, tx_errors=0x88, rx_errors=7, restarts=1)
 
 
 async def test_order_is_kept_in_both_directions_at_once(bus: Bus, peer: can.BusABC, kept: Kept) -> None:
@@ -233,10 +248,10 @@ async def test_opening_may_be_cancelled(channel: str, kept: Kept) -> None:
 async def test_listening_only_sends_nothing(channel: str, peer: can.BusABC, kept: Kept) -> None:
     bus = make_bus(Connection(interface="virtual", channel=channel, listen_only=True))
     await bus.open(kept, None)
-    with pytest.raises(DriverError, match="listens only") as caught:
+    with pytest.raises(DriverError, match="is listen-only") as caught:
         await bus.send(Frame(0, 1, b""), 1.0)
     assert caught.value.code == "device-error"
-    with pytest.raises(DriverError, match="listens only"):
+    with pytest.raises(DriverError, match="is listen-only"):
         bus.periodic([Frame(0, 1, b"")], 1.0)
     assert peer.recv(0) is None
     bus.close()
@@ -263,10 +278,13 @@ async def test_periodic_frames_go_in_turn_are_changed_and_stopped(
     other = bus.periodic([Frame(0, 10, b"")], 0.01)
     await until(lambda: len(kept.own) >= count + 5)
     assert {frame.can_id for frame in kept.own[count:]} == {10}
-    with pytest.raises(ValueError, match="stay"):
-        other.update([Frame(0, 11, b"")])
-    with pytest.raises(ValueError, match="stay"):
-        other.update([Frame(0, 10, b""), Frame(0, 10, b"")])
+    for wrong in ([Frame(0, 11, b"")], [Frame(0, 10, b""), Frame(0, 10, b"")], [Frame(0, 10, b"", FDF)]):
+        with pytest.raises(DriverError, match="keep their number and identifier: 1 of 00A"):
+            other.update(wrong)
+    with pytest.raises(DriverError, match="no longer sent"):
+        sending.update([Frame(0, 9, b"A"), Frame(0, 9, b"B"), Frame(0, 9, b"C")])
+    with pytest.raises(DriverError, match="00A is sent periodically already"):
+        bus.periodic([Frame(0, 10, b"x")], 1.0)
     while peer.recv(0) is not None:
         pass
     bus.close()
