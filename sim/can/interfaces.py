@@ -55,7 +55,8 @@ def _other(name: str) -> str:
 
 @contextmanager
 def _interface(name: str | None, kind: str, make: Callable[[str], None]) -> Iterator[str]:
-    _sweep()
+    if name is None:
+        _sweep()
     with _claimed(name) as claimed:
         if name is not None and _exists(name):
             found = netlink.link(name).kind
@@ -85,8 +86,7 @@ def _claimed(name: str | None) -> Iterator[str]:
     The claim is a socket with an abstract address (unix(7)): known in one network namespace, as interfaces
     are, and gone with its process however that ends.
     """
-    names = iter([name]) if name is not None else (f"hilsim{number}" for number in itertools.count())
-    for one in names:
+    for one in [name] if name is not None else _made_up():
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
             try:
                 claim.bind(f"\0hilgate-interface-{one}")
@@ -99,6 +99,11 @@ def _claimed(name: str | None) -> Iterator[str]:
     raise OSError(errno.EADDRINUSE, f"another agent has its simulated bus on {name}")
 
 
+def _made_up() -> Iterator[str]:
+    names = (f"hilsim{number}" for number in itertools.count())
+    return (name for name in names if not _exists(name))
+
+
 def _sweep() -> None:
     """Removes the interfaces that killed agents left: those with a name made up by us that nobody claims."""
     for _, name in socket.if_nameindex():
@@ -107,7 +112,7 @@ def _sweep() -> None:
                 with _claimed(name):
                     netlink.remove(name)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
+                if error.errno != errno.EADDRINUSE:  # a living agent's
+                    _log.warning("cannot remove what a killed agent left", interface=name, reason=str(error))
             else:
                 _log.info("removed what a killed agent left", interface=name)

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from can_drive import COMMAND, DATABASE, DIAGNOSIS, IDENTITY, MOTION, STATE, TEMPERATURES, drive, simulated
+from can_drive import (
+    COMMAND,
+    DATABASE,
+    DIAGNOSIS,
+    IDENTITY,
+    MOTION,
+    RAW,
+    STATE,
+    TEMPERATURES,
+    drive,
+    simulated,
+)
 from crccheck.crc import Crc8SaeJ1850  # type: ignore[import-untyped]
 from structlog.testing import capture_logs
 from waiting import until
@@ -129,8 +140,12 @@ class Samples:
         raise AssertionError(reason)
 
 
-async def test_the_driver_finds_the_simulated_bus(kind: str) -> None:
-    one = drive(simulation={"bus": kind}, connection={"channel": "can0", "bitrate": 500000})
+FD = {"channel": "can0", "bitrate": 500_000, "data_bitrate": 2_000_000, "fd": True, "timestamps": "hardware"}
+
+
+@pytest.mark.parametrize("connection", [{"channel": "can0", "bitrate": 500_000}, FD], ids=["classical", "fd"])
+async def test_the_driver_finds_the_simulated_bus(kind: str, connection: dict[str, Any]) -> None:
+    one = drive(simulation={"bus": kind}, connection=connection)
     async with SIMULATOR.start({"drive": one}) as moved:
         driver, sink = CanDriver(moved["drive"]), Samples()
         await driver.connect()
@@ -148,6 +163,19 @@ async def test_the_driver_finds_the_simulated_bus(kind: str) -> None:
             await asyncio.gather(running, return_exceptions=True)
             await driver.close()
     assert set(sink.states) == {DeviceState.ONLINE}
+
+
+async def test_a_driver_that_only_listens_hears_the_node(kind: str) -> None:
+    points = {"speed": RAW["points"]["speed"]}
+    connection = {"channel": "can0", "bitrate": 250_000, "listen_only": True}
+    one = drive(simulation={"bus": kind}, connection=connection, points=points, sim={"speed": 7}, messages={})
+    async with SIMULATOR.start({"drive": one}) as moved:
+        driver = CanDriver(moved["drive"])
+        await driver.connect()
+        try:
+            assert (await driver.read(["speed"])).values == {"speed": 7}
+        finally:
+            await driver.close()
 
 
 # -- replay --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,11 +182,13 @@ def threads() -> set[str]:
     return {one.name for one in threading.enumerate() if not one.name.startswith("asyncio_")}
 
 
-async def test_nothing_is_left_behind() -> None:
+async def test_nothing_is_left_behind(tmp_path: Path) -> None:
     from can.interfaces.virtual import channels
 
+    (tmp_path / "rec.log").write_text("(1.000000) can0 123#01\n(3601.000000) can0 123#02\n")
     before = threads(), set(asyncio.all_tasks())
-    async with simulated(drive()) as (moved, peer):
+    async with simulated(drive(simulation={"replay": {"file": str(tmp_path / "rec.log")}})) as (moved, peer):
+        await until(lambda: peer.of(0x123))
         await until(lambda: peer.of(MOTION))
         assert moved.connection.channel in channels
     assert (threads(), set(asyncio.all_tasks())) == before
@@ -222,7 +225,7 @@ def agent(kind: str, *before: str) -> Iterator[tuple[subprocess.Popen[str], str]
             assert process.stdout is not None
             yield process, next(line.split()[1] for line in process.stdout if line.startswith("on "))
         finally:
-            process.kill()
+            process.send_signal(signal.SIGINT)  # so that it removes what it made
 
 
 @pytest.mark.socketcan
