@@ -78,10 +78,11 @@ def link(name: str) -> Link:
     Raises:
         OSError: ENODEV if there is none.
     """
+    wanted = _attribute(_IFLA_IFNAME, _name(name))
     try:
-        (payload,) = _ask(_RTM_GETLINK, 0, _attribute(_IFLA_IFNAME, _name(name)))
+        (payload,) = _ask(_RTM_GETLINK, 0, wanted)
     except OSError as error:
-        texts = {errno.ENODEV: f"there is no interface {name}", errno.EINVAL: error.strerror}
+        texts = {errno.ENODEV: f"there is no interface {name}"}
         raise _said(error, texts, f"asking about the interface {name}") from None
     return parse_link(payload)
 
