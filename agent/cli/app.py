@@ -88,7 +88,7 @@ _add(
     'send rig-07 safe --reason "smoke"',
     "send rig-07 reserve ci-7 10min --devices pump-plc",
     "send rig-07 release --lease @token",
-    "send rig-07 record start drive",
+    "send rig-07 record drive start",
 )
 _add(
     safe_state.safe_state,

@@ -21,7 +21,7 @@ USAGE = {
     "reserve": "reserve HOLDER TIME",
     "renew": "renew",
     "release": "release",
-    "record": "record start|stop [DEVICE] [format=FORMAT]",
+    "record": "record [DEVICE] start|stop [format=FORMAT]",
 }
 """The operations this agent takes, each with the words that follow it."""
 
@@ -73,7 +73,9 @@ def _fields(op: str, words: list[str]) -> dict[str, Any]:
         case "reserve", [holder, time]:
             return {"op": op, "holder": holder, "ttl_s": _seconds(time)}
         case "record", [("start" | "stop") as what, *more]:
-            return {"op": op, what: True} | _recorded(more)
+            return {"op": op, what: True} | _format(more)
+        case "record", [device, ("start" | "stop") as what, *more]:
+            return {"op": op, "device": device, what: True} | _format(more)
         case (
             ("ping" | "describe" | "enable" | "disable" | "safe" | "renew" | "release"),
             [],
@@ -82,13 +84,12 @@ def _fields(op: str, words: list[str]) -> dict[str, Any]:
     raise Failure(f"Write it as: hilgate send BENCH {USAGE[op]}", Exit.USAGE)
 
 
-def _recorded(words: Sequence[str]) -> dict[str, Any]:
-    """A device, and `format=...`, each if given."""
-    names = [word for word in words if "=" not in word]
-    fields = assignments([word for word in words if "=" in word])
-    if len(names) > 1 or fields.keys() - {"format"}:
+def _format(words: Sequence[str]) -> dict[str, Any]:
+    """`format=...`, if given."""
+    fields = assignments(words)
+    if fields.keys() - {"format"}:
         raise Failure(f"Write it as: hilgate send BENCH {USAGE['record']}", Exit.USAGE)
-    return ({"device": names[0]} if names else {}) | fields
+    return fields
 
 
 def _seconds(text: str) -> float:

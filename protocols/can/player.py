@@ -69,7 +69,7 @@ async def play(
     """
     times = loop if loop is not True and loop > 1 else 1
     played = Played()
-    clock = asyncio.get_running_loop().time
+    clock = time.monotonic  # a loop's own time may stand still for a turn, and count milliseconds (uvloop)
     begin, told = None, clock()
     on_progress(played)
     with ThreadPoolExecutor(2, thread_name_prefix="play") as threads:
@@ -115,9 +115,9 @@ async def play(
 
 async def _until(due: float, threads: ThreadPoolExecutor) -> None:
     loop = asyncio.get_running_loop()
-    if (left := due - loop.time()) > _COARSE_S:
+    if (left := due - time.monotonic()) > _COARSE_S:
         await asyncio.sleep(left - _COARSE_S / 2)
-    if (left := due - loop.time()) > 0:
+    if (left := due - time.monotonic()) > 0:
         await loop.run_in_executor(threads, time.sleep, left)
 
 

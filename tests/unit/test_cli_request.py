@@ -32,9 +32,9 @@ from agent.cli.exits import Exit, Failure
         ("renew", {"op": "renew"}),
         ("release", {"op": "release"}),
         ("record start", {"op": "record", "start": True}),
-        ("record stop drive", {"op": "record", "stop": True, "device": "drive"}),
+        ("record drive stop", {"op": "record", "stop": True, "device": "drive"}),
         (
-            "record start drive format=asc",
+            "record drive start format=asc",
             {"op": "record", "start": True, "device": "drive", "format": "asc"},
         ),
     ],
@@ -74,10 +74,10 @@ def test_verify_and_reason_go_with_their_commands() -> None:
         ("reserve ci", "hilgate send BENCH reserve HOLDER TIME"),
         ("reserve ci 60", "'60' is no time: write a number with a unit"),
         ("renew token", "hilgate send BENCH renew"),
-        ("record", "hilgate send BENCH record start|stop [DEVICE]"),
-        ("record begin", "record start|stop"),
-        ("record start left right", "record start|stop"),
-        ("record start form=asc", "record start|stop"),
+        ("record", "hilgate send BENCH record [DEVICE] start|stop"),
+        ("record drive begin", "record [DEVICE] start|stop"),
+        ("record start left", "'left' should be NAME=VALUE"),
+        ("record start form=asc", "record [DEVICE] start|stop"),
     ],
 )
 def test_wrong_words_are_usage_errors(words: str, says: str) -> None:
