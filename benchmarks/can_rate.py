@@ -1,8 +1,8 @@
 """CAN, the whole path: frames of eight buses to AMQP events, raw and decoded, the agent on one core.
 
 Where the kernel has no CAN, UDP on loopback stands in for the sockets (see can_stand_in); the rest is the
-agent as it is installed, with its store on disk, and the embedded broker. Sender, broker and consumer have the
-other cores.
+agent as it is installed, with its store on disk, and the embedded broker. Sender, broker and consumer have
+the other cores.
 """
 
 import asyncio
