@@ -13,6 +13,7 @@ from protocols.mistakes import Wrong
 
 if TYPE_CHECKING:
     from protocols.can.config import CanDevice, Checksum, Counter
+    from protocols.can.config import Message as Settings
     from protocols.can.point import CanPoint
 
 _LISTED: Final = 16
@@ -37,7 +38,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def bind(device: "CanDevice", database: Database) -> Iterator[Wrong]:
     """Finds each point's signal, and says of which there is none."""
     if not device.database_files and any(point.signal or point.message for point in device.points.values()):
-        yield ("database",), "is missing: the points are signals of one"
+        yield ("database",), "the points are signals of a database: name its file in database"
         return
     for name, point in device.points.items():
         if point.bus is not None or point.signal is None:
@@ -153,7 +154,7 @@ def _written(points: "list[CanPoint]", device: "CanDevice") -> Iterator[Wrong]:
     chosen = {name for values in selections for name in values}
     for point in points:
         if point.bound[1].name in chosen:
-            text = "follows from what else is written of its message: it selects these signals"
+            text = "cannot be written: it follows from the multiplexed signals that are"
             yield ("points", point.name, "access"), text
     several = len({tuple(sorted(values.items())) for values in selections if values}) > 1
     if several and device.settings_of(message.name).send == "cyclic":
@@ -180,24 +181,27 @@ def message_mistakes(device: "CanDevice", database: Database) -> Iterator[Wrong]
             yield ("messages", name, "send"), _LISTENS
         elif settings.send == "cyclic" and (settings.cycle or message.cycle) is None:
             yield ("messages", name, "send"), "needs a cycle: the database has none for this message"
-        for field, text in _protection(message, settings.counter, settings.checksum):
+        for field, text in _protection(message, settings):
             yield ("messages", name, *field.split(".")), text
     for name in device.simulation.silent:
         if wrong := unknown_message(database, name):
             yield ("simulation", "silent"), wrong
 
 
-def _protection(
-    message: Message, counter: "Counter | None", checksum: "Checksum | None"
-) -> Iterator[Mistake]:
+def _protection(message: Message, settings: "Settings") -> Iterator[Mistake]:
+    counter, checksum = settings.counter, settings.checksum
     for part, what in ((counter, "counter"), (checksum, "checksum")):
         if part is not None and (wrong := _part(message, part.signal)):
             yield f"{what}.signal", wrong
             return
+    if checksum is not None and checksum.profile not in protect.PROFILES:
+        known = did_you_mean(checksum.profile, protect.PROFILES)
+        yield "checksum.profile", f"there is no checksum profile {checksum.profile!r}{known}"
+        return
     if counter is not None:
-        most = (1 << message.signals[counter.signal].length) - 1
-        last = most if counter.last is None else counter.last
-        if last > most:
+        most = message.signals[counter.signal].raw_range[1]
+        last = protect.last_count(message, settings)
+        if counter.last is not None and last > most:
             yield "counter.last", f"is over {most}, which is all that {counter.signal} holds"
         elif counter.first > last:
             yield "counter.first", f"is over its last value {last}"
@@ -215,33 +219,24 @@ def _part(message: Message, name: str) -> str:
 
 
 def _checksum(message: Message, counter: "Counter | None", checksum: "Checksum") -> Iterator[Mistake]:
-    profile = protect.PROFILES.get(checksum.profile)
-    if profile is None:
-        known = did_you_mean(checksum.profile, protect.PROFILES)
-        yield "checksum.profile", f"there is no checksum profile {checksum.profile!r}{known}"
-        return
+    profile = protect.PROFILES[checksum.profile]
     first, length = protect.lies_at(message.signals[checksum.signal])
     if length != 8 or first % 8:
         yield "checksum.signal", "should be one whole byte"
     elif profile.is_e2e and (first, length) != protect.E2E_CHECKSUM:
-        yield "checksum.signal", f"is byte 0 by {checksum.profile}, not byte {first // 8}"
+        yield "checksum.signal", f"should be byte 0, by {checksum.profile}"
     if profile.is_e2e and counter is None:
         yield "checksum.profile", f"{checksum.profile} needs the counter of the message too"
     elif profile.is_e2e and counter is not None:
         if protect.lies_at(message.signals[counter.signal]) != protect.E2E_COUNTER:
             yield "counter.signal", f"should be the low half of byte 1, by {checksum.profile}"
         elif counter.last not in (None, profile.last):
-            yield "counter.last", f"is {profile.last} by {checksum.profile}"
-    yield from _data_ids(checksum)
-
-
-def _data_ids(checksum: "Checksum") -> Iterator[Mistake]:
-    wants = {"e2e-p01": "data_id", "e2e-p02": "data_ids"}.get(checksum.profile)
-    for field in ("data_id", "data_ids"):
+            yield "counter.last", f"should be {profile.last}, by {checksum.profile}"
+    for field, wanted in (("data_id", "e2e-p01"), ("data_ids", "e2e-p02")):
         given = field in checksum.model_fields_set
-        if given and wants != field:
+        if given and checksum.profile != wanted:
             yield f"checksum.{field}", f"is not for {checksum.profile}"
-        elif not given and wants == field:
-            yield f"checksum.{field}", f"is missing: {checksum.profile} needs it"
-    if wants == "data_ids" and checksum.data_ids and len(checksum.data_ids) != protect.DATA_IDS:
-        yield "checksum.data_ids", f"should be {protect.DATA_IDS}, one for each value of the counter"
+        elif not given and checksum.profile == wanted:
+            yield f"checksum.{field}", f"{wanted} needs {field}"
+        elif field == "data_ids" and given and len(checksum.data_ids) != protect.DATA_IDS:
+            yield "checksum.data_ids", f"should be {protect.DATA_IDS}, one for each value of the counter"

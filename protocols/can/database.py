@@ -1,5 +1,6 @@
 """What database files (DBC, KCD, SYM, ARXML) say, read by cantools and kept without it."""
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -179,6 +180,8 @@ def _messages(data: bytes, file: Path) -> Iterator[Message]:
         raise ValueError(f"{file}: a database file ends in one of {known}")
     import cantools.database
 
+    # It warns of what is ambiguous, of which we tell whoever names it.
+    logging.getLogger("cantools.database.can.database").setLevel(logging.ERROR)
     try:
         # strict would refuse files for signals that overlap or do not fit, which many good files have.
         database = cantools.database.load_string(_text(data, word), word, strict=False)

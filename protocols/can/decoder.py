@@ -42,17 +42,18 @@ def compile_decoder(message: Message, wanted: Mapping[str, Hashable]) -> Decode:
 def compile_points(message: Message, points: Sequence["CanPoint"]) -> DecodePoints:
     """A decoder of points that are signals of a message: good values by name, and why others have none.
 
-    Points that the payload does not hold, or not now, are in neither. Bad are: `out-of-range`, a code
-    that has no label; `device-error`, a number whose code has a label, such as one for "not available";
-    `not-a-number`, a float that is none or infinite.
+    Points that are not in the frame, by its multiplexers, are in neither. Bad are: `out-of-range`, a code
+    that has no label; `device-error`, a number whose code has a label, such as one for "not available", and
+    all that a payload is too short for; `not-a-number`, a float that is none or infinite.
     """
     fields = [_Field(point.name, point.bound[1], _way(point)) for point in points]
     decode: DecodePoints = _compile(message, fields, qualities=True)
     return decode
 
 
-_Way = Literal["signal", "boolean", "label", "number", "labelled", "float"]
-"""How a raw value becomes a point's: `labelled` is a number for which some codes have labels."""
+_Way = Literal["signal", "boolean", "label", "number", "labelled", "float", "cut"]
+"""How a raw value becomes a point's: `labelled` is a number of which some codes have labels; for one that is
+`cut` the payload is too short."""
 
 
 class _Field(NamedTuple):
@@ -150,20 +151,28 @@ class _Writer:
         present = [field for field in fields if self._place(field)]
         parts = [field.signal for field in present]
         parts += [selector for part in parts for selector, _ in route(message, part) or ()]
-        self._windows = _windows(parts, length)
+        self._windows = _windows(filter(self._present, parts), length)
         self._may_be_bad = qualities and not all(field.always_good for field in present)
 
     def _place(self, field: _Field) -> bool:
         """Puts a field where its multiplexers want it; False: a payload of this length has it never."""
         steps = route(self._message, field.signal)
-        parts = [field.signal, *(selector for selector, _ in steps or ())]
-        if steps is None or any(part.end_bit > 8 * self._length for part in parts):
+        if steps is None or not self._message.holds(field.signal):
             return False
+        if not all(map(self._present, (field.signal, *(selector for selector, _ in steps)))):
+            if not self._qualities:
+                return False
+            field = field._replace(way="cut")
         branch = self._root
         for selector, values in steps:
+            if not self._present(selector):
+                break
             branch = branch.inner.setdefault(selector.name, {}).setdefault(values, _Branch())
         branch.fields.append(field)
         return True
+
+    def _present(self, signal: Signal) -> bool:
+        return signal.end_bit <= 8 * self._length
 
     def function(self) -> Callable[[bytes], Any]:
         self._branch(self._root, 1, frozenset(), root=True)
@@ -207,6 +216,9 @@ class _Writer:
     def _judge(self, field: _Field, depth: int) -> None:
         """Lines that put a field among the good or the bad ones."""
         signal, key = field.signal, self._bind(field.key)
+        if field.way == "cut":
+            self._line(depth, f"bad[{key}] = bad_DEVICE_ERROR")
+            return
         if field.way == "label":
             self._line(depth, f"x = {self._bind(dict(signal.choices).get)}({self._raw(signal)})")
             bad, quality, value = "x is None", "OUT_OF_RANGE", "x"
@@ -282,9 +294,10 @@ class _Window(NamedTuple):
 def _windows(signals: Iterable[Signal], length: int) -> Mapping[str, _Window]:
     """The window of each signal that is not in one byte; few of them serve all."""
     windows: dict[str, _Window] = {}
+    in_order = sorted(signals, key=lambda signal: signal.first_bit)
     for little in (True, False):
         group: list[Signal] = []
-        for signal in sorted(signals, key=lambda signal: signal.first_bit):
+        for signal in in_order:
             if signal.little == little and not _in_one_byte(signal):
                 if group and length > _WINDOW and _bytes_of([*group, signal])[1] > _WINDOW:
                     windows |= _window(group, length)

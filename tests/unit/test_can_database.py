@@ -113,8 +113,8 @@ def test_sym() -> None:
 def test_what_no_frame_can_carry_is_unsupported() -> None:
     long = load([WRONG / "long.dbc"]).messages
     assert long["Transported"].unsupported == "has more bytes than a frame"
-    assert long["Wide"].unsupported == ""
-    assert long["Wide"].fd
+    assert long["Full"].unsupported == ""
+    assert long["Full"].fd
 
 
 def test_several_files_are_one_database() -> None:

@@ -6,6 +6,7 @@ import pytest
 from toy_protocol import INSTALLED
 
 from agent.profile import ConfigErrors, load_profile
+from protocols.can import PROTOCOL as CAN
 
 CASES = Path(__file__).parent / "profiles"
 VARIABLES = {"HOST": "plc.bench.example", "PORT": "1502", "WORD": "many"}
@@ -14,8 +15,9 @@ VARIABLES = {"HOST": "plc.bench.example", "PORT": "1502", "WORD": "many"}
 @pytest.mark.parametrize("case", sorted(path.name for path in CASES.iterdir()))
 def test_messages(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CASES / case)
+    installed = {"can": CAN} if case.startswith("can-") else INSTALLED
     with pytest.raises(ConfigErrors) as caught:
-        load_profile("profile.yaml", VARIABLES, INSTALLED)
+        load_profile("profile.yaml", VARIABLES, installed)
     assert str(caught.value) + "\n" == (CASES / case / "expected.txt").read_text("utf-8")
 
 
