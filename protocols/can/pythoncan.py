@@ -115,7 +115,7 @@ class PythonCan:
     async def lost(self) -> str:
         """Returns why, once the bus can no longer be used."""
         if self._gone is None:
-            return "the bus is not open"
+            return f"{self._connection} is not open"
         return await asyncio.shield(self._gone)
 
     def status(self) -> BusStatus:
@@ -197,7 +197,8 @@ class PythonCan:
         if not session.end(_END_S):
             _log.warning("the interface still holds a thread of the bus", bus=str(self._connection))
         assert self._gone is not None
-        self._lost(self._gone, "the bus was closed")
+        self._lost(self._gone, f"{self._connection} was closed")
+        self._gone = None
 
     # -- what the threads tell ------------------------------------------------------------------
 

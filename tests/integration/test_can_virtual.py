@@ -212,7 +212,7 @@ async def test_a_slow_consumer_loses_frames_and_is_told_how_many_and_where(
 
 async def test_it_closes_at_any_time_and_opens_again(channel: str, peer: can.BusABC, kept: Kept) -> None:
     bus = make_bus(Connection(interface="virtual", channel=channel))
-    assert await bus.lost() == "the bus is not open"
+    assert "is not open" in await bus.lost()
     for _ in range(3):
         await bus.open(kept, None)
         lost = asyncio.create_task(bus.lost())
@@ -223,7 +223,7 @@ async def test_it_closes_at_any_time_and_opens_again(channel: str, peer: can.Bus
         bus.close()
         bus.close()
         assert time.monotonic() - started < 0.5
-        assert await lost == "the bus was closed"
+        assert "was closed" in await lost
         assert not threads()
         with pytest.raises(DriverError, match="not open") as caught:
             await bus.send(Frame(0, 1, b""), 1.0)
