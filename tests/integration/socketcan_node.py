@@ -3,7 +3,9 @@
 import contextlib
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from protocols.can.bus import BusStatus, Filter, make_bus
@@ -79,6 +81,15 @@ def hear(node: socket.socket) -> tuple[int, bytes, int]:
 def run(*command: str) -> str:
     """What a command of the system prints."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def without_administration(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python code without the right to administer the network."""
+    limits = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    here = Path(__file__).parents[2]
+    return subprocess.run(
+        [*limits, sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False
+    )
 
 
 def error(classes: int, *data: int) -> bytes:

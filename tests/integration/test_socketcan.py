@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from socketcan_node import ALL_KINDS, another_node, error, numbered, opened, told_of
+from socketcan_node import ALL_KINDS, another_node, error, numbered, opened, told_of, without_administration
 from waiting import until
 
 from protocols.base import DriverError
@@ -168,10 +168,30 @@ async def test_a_flood_leaves_the_loop_its_turns(vcan: str, node: socket.socket)
         assert turns >= 7
 
 
-async def test_a_buffer_smaller_than_asked_for_is_said(vcan: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_receive_buffer_is_as_large_as_asked_for(
+    vcan: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG, "protocols.can.socketcan")
     async with opened(vcan, receive_buffer=300_000):
         assert "receive buffer of 300000 bytes, asked for 300000" in caplog.text
+
+
+def test_a_receive_buffer_that_the_kernel_does_not_give_is_warned_of(vcan: str) -> None:
+    code = f"""
+import asyncio, logging, unittest.mock
+from protocols.can.config import Connection
+from protocols.can.socketcan import SocketCan
+async def main():
+    bus = SocketCan(Connection(channel={vcan!r}, receive_buffer=1 << 30))
+    await bus.open(unittest.mock.Mock(), None)
+    bus.close()
+logging.basicConfig()
+asyncio.run(main())
+"""
+    done = without_administration(code)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING:protocols.can.socketcan" in done.stderr
+    assert "asked for 1073741824" in done.stderr
 
 
 async def test_the_state_follows_the_error_frames(vcan: str, node: socket.socket) -> None:

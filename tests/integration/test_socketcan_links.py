@@ -5,12 +5,10 @@ import contextlib
 import errno
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
-from socketcan_node import Ear, another_node, error, numbered, opened, run
+from socketcan_node import Ear, another_node, error, numbered, opened, run, without_administration
 from waiting import until
 
 from protocols.base import DriverError
@@ -234,12 +232,6 @@ def test_what_the_kernel_says_of_making_and_removing(vcan: str) -> None:
 
 def test_without_the_right_to_do_so_no_interface_is_made() -> None:
     code = "from protocols.can import netlink; netlink.make_vcan('vcx')"
-    here = Path(__file__).parents[2]
-    done = subprocess.run(
-        ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable, "-c", code],
-        cwd=here,
-        capture_output=True,
-        text=True,
-    )
+    done = without_administration(code)
     assert "PermissionError" in done.stderr
     assert "takes the right to administer the network (CAP_NET_ADMIN)" in done.stderr

@@ -1,13 +1,17 @@
 """Whether an interface is the bus that the profile means; what is said if not."""
 
 import errno
+import socket
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from protocols.base import DriverError
-from protocols.can import netlink
+from protocols.can import bcm, netlink, socketcan
+from protocols.can.bus import BusStatus
 from protocols.can.config import Connection
+from protocols.can.frame import Frame
 from protocols.can.interface import check, why_lost
 from protocols.can.netlink import Link
 
@@ -157,3 +161,28 @@ def test_why_a_bus_was_lost(there: dict[str, Link]) -> None:
     assert why_lost(connection, OSError(errno.ENODEV, "")) == "the interface can0 is no longer there"
     there["can0"] = Link(**CAN0)
     assert why_lost(connection, OSError(errno.EIO, "Input/output error")) == "can0: Input/output error"
+
+
+async def test_a_kernel_without_can_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socketcan, "check", lambda _: Link(**CAN0))
+    for module in (socketcan, bcm):
+        monkeypatch.setattr(module, "socket", Mock(wraps=socket, socket=refuse))
+    with pytest.raises(DriverError, match=r"this kernel has no SocketCAN \(module can-raw\): Address"):
+        await socketcan.SocketCan(Connection(channel="can0")).open(Mock(), None)
+    with pytest.raises(DriverError, match=r"no broadcast manager \(module can-bcm\): Address"):
+        bcm.BroadcastManager("can0", lambda _: "", lambda _: None)
+
+
+async def test_a_bus_that_is_not_open_can_do_nothing() -> None:
+    bus = socketcan.SocketCan(Connection(channel="can0"))
+    bus.close()
+    bus.listen(None)
+    assert bus.status() == BusStatus()
+    assert await bus.lost() == "can0 is not open"
+    with pytest.raises(DriverError, match="can0 is not open"):
+        await bus.send(Frame(0, 1, b""), 1)
+    with pytest.raises(DriverError, match="can0 is not open"):
+        bus.periodic([Frame(0, 1, b"")], 1)
