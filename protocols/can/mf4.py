@@ -103,28 +103,33 @@ class Mf4Writer(_Mdf):
         for index, kind in enumerate(self._kinds):
             if kind.rows:
                 stamps = self._seconds([frame.time_ns for frame in kind.rows])
-                samples = np.array([_row(frame, kind) for frame in kind.rows], dtype=kind.dtype)
+                samples = _samples(kind)
                 self._mdf.extend(index, [(stamps, None), (samples, None)])
                 kind.rows.clear()
 
 
-def _row(frame: Frame, kind: _Kind) -> tuple[Any, ...]:
-    """A frame in the order of the fields of its kind."""
-    length, flags = len(frame.data), frame.flags
-    payload = np.frombuffer(frame.data.ljust(64, b"\0"), dtype=np.uint8)
+def _samples(kind: _Kind) -> Any:
+    """The rows of a kind as an array of its structure."""
+    stamps, can_ids, payloads, flags = zip(*kind.rows, strict=True)
+    ids, bits = np.array(can_ids, dtype=np.uint32), np.array(flags, dtype=np.uint32)
+    lengths = [len(data) for data in payloads]
+    data = np.frombuffer(b"".join(data.ljust(64, b"\0") for data in payloads), dtype=np.uint8)
     fields = {
         "BusChannel": 1,
-        "ID": frame.can_id & EXTENDED_MASK,
-        "IDE": bool(frame.can_id & EXTENDED),
-        "DLC": _DLC_OF[length],
-        "DataLength": length,
-        "DataBytes": payload,
-        "Dir": bool(flags & (OWN | LOCAL)),
-        "EDL": bool(flags & FDF),
-        "BRS": bool(flags & BRS),
-        "ESI": bool(flags & ESI),
+        "ID": ids & EXTENDED_MASK,
+        "IDE": ids & EXTENDED != 0,
+        "DLC": [_DLC_OF[length] for length in lengths],
+        "DataLength": lengths,
+        "DataBytes": data.reshape(len(stamps), 64),
+        "Dir": bits & (OWN | LOCAL) != 0,
+        "EDL": bits & FDF != 0,
+        "BRS": bits & BRS != 0,
+        "ESI": bits & ESI != 0,
     }
-    return tuple(fields[name.removeprefix(f"{kind.name}.")] for name in kind.dtype.names)
+    samples = np.zeros(len(stamps), dtype=kind.dtype)
+    for name in kind.dtype.names:
+        samples[name] = fields[name.removeprefix(f"{kind.name}.")]
+    return samples
 
 
 class _Group(NamedTuple):
