@@ -45,7 +45,7 @@ def signals(draw: st.DrawFn) -> Signal:
 @settings(max_examples=200, deadline=None)
 def test_bits_are_those_of_the_driver(signal: Signal, data: st.DataObject) -> None:
     if signal.is_float:
-        value = data.draw(st.floats(-1e4, 1e4, width=16))
+        value = data.draw(st.floats(-6000, 6000, width=16))
     else:
         low, high = signal.raw_range
         raw = data.draw(st.integers(max(low, -(2**40)), min(high, 2**40)))
