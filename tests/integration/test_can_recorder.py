@@ -39,7 +39,7 @@ def numbers(paths: list[Path]) -> list[int]:
 
 @pytest.mark.parametrize("format", ["blf", "asc", "log", "pcapng"])
 async def test_a_recording_has_all_frames_in_order(format: str, tmp_path: Path) -> None:
-    one = Recorder(Record(format=format), tmp_path, "rig")  # type: ignore[arg-type]
+    one = Recorder(Record(format=format), tmp_path, "rig")
     path = await one.start()
     assert NAME.fullmatch(path.name)
     assert path.parent == tmp_path / "recordings"
@@ -56,7 +56,7 @@ async def test_a_recording_has_all_frames_in_order(format: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("format", ["blf", "log"])
 async def test_files_are_rotated_by_size_and_each_is_complete(format: str, tmp_path: Path) -> None:
-    settings = Record(format=format, max_size="20KiB", files=1000)  # type: ignore[arg-type]
+    settings = Record(format=format, max_size="20KiB", files=1000)
     one = Recorder(settings, tmp_path, "rig")
     await one.start()
     one.frames(frames(20_000))
@@ -171,7 +171,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("format", ["blf", "asc", "log", "pcapng"])
 async def test_a_full_disk_ends_the_recording_and_says_so(format: str, tmp_path: Path) -> None:
     reasons: list[str] = []
-    one = Recorder(Record(format=format), tmp_path, "rig", failed=reasons.append)  # type: ignore[arg-type]
+    one = Recorder(Record(format=format), tmp_path, "rig", failed=reasons.append)
     path = await one.start()
     with files_no_larger_than(32 * 1024):
         first = 0

@@ -21,7 +21,7 @@ from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, EXTENDED_MASK, FDF, L
 from protocols.can.writers import WRITERS
 
 bounded = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 ONE_OF_EACH = [
@@ -165,7 +165,7 @@ def test_files_of_python_can_that_only_it_can_read(tmp_path: Path) -> None:
         path = tmp_path / name
         if name == "x.trc":  # its writer has no remote frames
             frames = [frame for frame in frames if not frame.can_id & REMOTE]
-        with writer(path) as opened:  # type: ignore[abstract]
+        with writer(path) as opened:
             for frame in frames:
                 opened.on_message_received(to_message(frame))
         found = list(logs.read(path))
@@ -240,15 +240,12 @@ def test_pcapng_of_the_other_byte_order_in_microseconds_with_other_packets(tmp_p
 # -- damaged and hostile ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format", [name for name in KEPT if name != "asc"])
-@pytest.mark.parametrize("cut", [1, 5, 9, 30])
+@pytest.mark.parametrize(
+    ("format", "cut"),
+    [("blf", 1), ("blf", 5), ("blf", 30), ("log", 30), ("pcapng", 1), ("pcapng", 30), ("csv", 9)],
+)
 def test_a_file_that_ends_too_early_says_where(format: str, cut: int, tmp_path: Path) -> None:
-    content = written(format, ONE_OF_EACH * 3)[:-cut]
-    if content.endswith(b"\n") or (format == "csv" and cut == 1):
-        pytest.skip("cut at the end of a line")
-    if format == "log" and cut in (1, 5, 9):
-        pytest.skip("a line that is shorter is still one")
-    path = made(tmp_path, f"x.{format}", content)
+    path = made(tmp_path, f"x.{format}", written(format, ONE_OF_EACH * 3)[:-cut])
     with pytest.raises(ValueError, match=r"x\.\w+, (line \d+|before byte \d+): ") as raised:
         list(logs.read(path))
     assert str(path) in str(raised.value)

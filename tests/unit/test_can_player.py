@@ -105,7 +105,8 @@ async def test_progress_is_told_also_in_long_gaps() -> None:
         told.append((played.sent, played.position))
 
     await play(at(0, 150, 300), Bus().send, on_progress=on_progress)
-    assert told[-1] == (3, pytest.approx(0.3))
+    assert told[-1][0] == 3
+    assert told[-1][1] == pytest.approx(0.3)
     assert len(told) >= 3
 
 
