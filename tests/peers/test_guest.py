@@ -1,6 +1,7 @@
 """What fails in the guest fails the run: proven with tests that fail there in every way."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,7 +70,9 @@ def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "HILGATE_REQUIRE_PEERS": "0"} | environment,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "HILGATE_REQUIRE_PEERS": "0", "COLUMNS": "400"}
+        | environment,
         capture_output=True,
         text=True,
         timeout=200,
@@ -102,7 +105,25 @@ def test_what_passes_in_the_guest_passes(folder: Path) -> None:
     assert "2 passed" in output
 
 
-def test_nothing_may_be_skipped_in_the_guest_where_peers_are_required(folder: Path) -> None:
-    status, output = run(folder, "-k", "skipped", HILGATE_REQUIRE_PEERS="1")
+def test_without_a_guest_they_are_skipped_unless_peers_are_required(folder: Path) -> None:
+    tools = folder / "bin"
+    tools.mkdir()
+    for name in ("env", "gcc", "setpriv", "ip", "insmod"):
+        found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        assert found is not None
+        (tools / name).symlink_to(found)
+    (tools / "python3").symlink_to(Path(sys.executable).resolve())
+    status, output = run(folder, PATH=str(tools))
+    assert status == 0
+    assert "8 skipped" in output
+    assert "apt-get install --no-install-recommends gcc user-mode-linux" in output
+    status, output = run(folder, PATH=str(tools), HILGATE_REQUIRE_PEERS="1")
     assert status == 1
-    assert "skipped in the guest, where all is there" in output
+    assert "8 errors" in output
+
+
+def test_a_guest_without_can_fails_them(folder: Path) -> None:
+    """As if it had: the pytest that writes reports finds none here, where there is none."""
+    status, output = run(folder, **{REPORTS: str(folder / "reports")})
+    assert status == 4
+    assert "the guest has no CAN" in output
