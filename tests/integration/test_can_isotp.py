@@ -123,6 +123,8 @@ class Scripted:
         self.got: list[str] = []
         self.callback: Any = None
         self.subscriptions = 0
+        self.slow = 0.0
+        self.times: list[float] = []
 
     def subscribe(self, can_id: int, callback: Any) -> Any:
         assert can_id == 0x7E8
@@ -135,7 +137,10 @@ class Scripted:
         return unsubscribe
 
     async def send(self, frame: Frame, timeout: float | None = None) -> Frame:
+        if self.slow and frame.data[0] == 0x21:
+            await asyncio.sleep(self.slow)
         self.got.append(frame.data.hex())
+        self.times.append(time.monotonic())
         self.callback(frame._replace(can_id=0x7E8, flags=OWN, data=b"\x02no"))
         for answer in self.answers.pop(0) if self.answers else ():
             self.callback(Frame(5, 0x7E8, bytes.fromhex(answer)))
@@ -180,6 +185,14 @@ async def test_frames_of_another_conversation_before_the_answer_do_not_matter() 
     scripted = Scripted(["21aabb", "300000", "", "ff", "0700", "02beef"])
     answer = await carry_out({**IDS, "data": "00", "timeout": 1}, scripted, CLASSICAL)
     assert answer == {"data": "beef", "time": "1970-01-01T00:00:00.000000005Z"}
+
+
+async def test_the_separation_time_counts_from_when_the_bus_took_a_frame() -> None:
+    scripted = Scripted(["30000a"], [], ["02beef"])
+    scripted.slow = 0.05
+    await carry_out({**IDS, "data": "00" * 20, "timeout": 5}, scripted, CLASSICAL)
+    assert [data[:2] for data in scripted.got] == ["10", "21", "22"]
+    assert scripted.times[2] - scripted.times[1] >= 0.0095
 
 
 async def test_cancelling_ends_the_subscription() -> None:

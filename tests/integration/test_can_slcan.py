@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -221,6 +222,7 @@ async def bus_ends(bus: Bus) -> None:
     started = time.monotonic()
     bus.close()
     assert time.monotonic() - started < 1.0
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("can ")]
 
 
 async def test_a_bit_rate_that_slcan_does_not_have_is_said(adapter: Lawicel, kept: Kept) -> None:

@@ -350,6 +350,8 @@ async def test_a_frame_whose_turn_does_not_come_is_never_sent(
     with pytest.raises(DriverError, match="was not sent") as caught:
         await bus.send(Frame(0, 2, b""), 0.05)
     assert caught.value.code == "timeout"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(bus.send(Frame(0, 2, b""), 5.0), 0.05)
     go.set()
     await first
     await bus.send(Frame(0, 3, b""), 1.0)
