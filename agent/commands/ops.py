@@ -201,9 +201,8 @@ class Ops:
         device = self._need_device(command)
         if not _can_record(device):
             raise Refused("unknown-op", f"device {device.name} cannot record: its protocol has no recordings")
-        fields = {
-            name: command.fields[name] for name in ("start", "stop", "format") if name in command.fields
-        }
+        known = ("start", "stop", "format")
+        fields: dict[str, Any] = {name: command.fields[name] for name in known if name in command.fields}
         wanted = [name for name in ("start", "stop") if name in fields]
         if len(wanted) != 1 or fields[wanted[0]] is not True:
             raise Refused("malformed", "op record takes either 'start': true or 'stop': true")

@@ -68,6 +68,12 @@ async def test_loops() -> None:
         assert (await play(at(0, 1), Bus().send, loop=once)).sent == 2
 
 
+async def test_each_lap_takes_its_time() -> None:
+    bus = Bus()
+    await play(at(0, 40), bus.send, loop=3)
+    assert bus.times[-1] - bus.times[0] >= 0.119
+
+
 async def test_without_end_until_cancelled() -> None:
     bus = Bus()
     task = asyncio.create_task(play(at(0), bus.send, loop=True))  # no time in it: it must not hold the loop
