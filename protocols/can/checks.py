@@ -8,7 +8,7 @@ from protocols.base import Refused
 from protocols.can import protect
 from protocols.can.database import Database, Message, Signal
 from protocols.can.decoder import route
-from protocols.can.encoder import raw_of, selection
+from protocols.can.encoder import initial_values, raw_of, selection
 from protocols.mistakes import Wrong
 
 if TYPE_CHECKING:
@@ -151,23 +151,20 @@ def _written(points: "list[CanPoint]", device: "CanDevice") -> Iterator[Wrong]:
     """What is wrong with the points that may be written of one message together."""
     message = points[0].bound[0]
     selections = [selection(message, point.bound[1]) for point in points]
-    chosen = {name for values in selections for name in values}
-    for point in points:
-        if point.bound[1].name in chosen:
-            text = "cannot be written: it follows from the multiplexed signals that are"
-            yield ("points", point.name, "access"), text
     several = len({tuple(sorted(values.items())) for values in selections if values}) > 1
     if several and device.settings_of(message.name).send == "cyclic":
         text = "its points are in different frames, by their multiplexers: only send: write can send them"
         yield ("messages", message.name, "send"), text
-    named = {point.bound[1].name for point in points}
-    for signal in message.signals.values():
-        if signal.initial is not None and signal.name not in named and message.holds(signal):
-            try:
-                raw_of(signal, signal.initial)
-            except ValueError as error:
-                text = f"cannot be written: the database says of {signal.name} initially {signal.initial!r}"
-                yield ("points", points[0].name, "access"), f"{text}, but {error}"
+    bound = [point for point in device.points.values() if point.is_bound and point.bound[0] is message]
+    said = {point.bound[1].name for point in bound if point.initial is not None}
+    for name, value in initial_values(message, ()).items():
+        if name in said:
+            continue
+        try:
+            raw_of(message.signals[name], value)
+        except ValueError as error:
+            text = f"cannot be written: its message begins with {name} = {value!r}, but {error}"
+            yield ("points", points[0].name, "access"), text
 
 
 def message_mistakes(device: "CanDevice", database: Database) -> Iterator[Wrong]:

@@ -329,7 +329,7 @@ def _scaled(signal: Signal, raw: str) -> str:
     """What cantools makes of a raw value that has no label."""
     if signal.scale == 1 and signal.offset == 0:
         return raw
-    product = raw if signal.scale == 1 and not signal.is_float else f"{raw} * {_literal(signal.scale)}"
+    product = raw if signal.scale == 1 else f"{raw} * {_literal(signal.scale)}"
     # Adding nothing makes 0.0 of -0.0, which an integer times a positive scale never is.
     if signal.offset == 0 and not signal.is_float and signal.scale > 0:
         return product

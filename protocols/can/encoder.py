@@ -30,8 +30,12 @@ def raw_of(signal: Signal, value: Value) -> int | float:
             if label == value and low <= raw <= high:
                 return raw
         raise ValueError(f"no code of it is labelled {value!r:.60}")
-    if not (isinstance(value, int) or math.isfinite(value)) or signal.scale == 0:
+    if not (isinstance(value, int) or math.isfinite(value)):
         raise ValueError("no raw value means this")
+    if signal.scale == 0:
+        if value != signal.offset:
+            raise ValueError("no raw value means this")
+        return 0
     if signal.is_float:
         return _float_raw(signal, value)
     raw = round((_exact(value) - _exact(signal.offset)) / _exact(signal.scale))

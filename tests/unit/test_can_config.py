@@ -204,3 +204,34 @@ def test_signals_of_all_kinds(tmp_path: Path, signal: str, kind: str, mistake: s
     else:
         made = CanDevice.model_validate(content, context={"folder": tmp_path})
         assert made.points["p"].kind == kind
+
+
+def test_multiplexers_and_what_they_select_may_be_written() -> None:
+    names = ("Page", "Voltage", "SubPage", "Current")
+    points = {name.lower(): {"signal": name, "access": "rw"} for name in names}
+    assert device(points).points["current"].accept(1.0) == 1.0
+    with pytest.raises(ValidationError, match="in different frames"):
+        device(points, messages={"Pages": {"send": "cyclic", "cycle": "1s"}})
+    alone = {name: points[name] for name in ("page", "voltage")}
+    assert device(alone, messages={"Pages": {"send": "cyclic", "cycle": "1s"}}).points.keys() == alone.keys()
+
+
+def test_an_initial_value_that_does_not_fit_keeps_a_message_from_being_sent(tmp_path: Path) -> None:
+    text = (
+        (DATABASES / "engine.dbc").read_bytes().replace(b"SG_ 512 Setpoint 8000", b"SG_ 512 Setpoint 80000")
+    )
+    (tmp_path / "engine.dbc").write_bytes(text)
+    content = {"protocol": "can", "connection": {"channel": "can0"}, "database": "engine.dbc"}
+    context = {"folder": tmp_path}
+    read_only = {"points": {"mode": {"signal": "Mode"}}}
+    assert CanDevice.model_validate(content | read_only, context=context).points
+    written = {"points": {"mode": {"signal": "Mode", "access": "rw"}}}
+    with pytest.raises(
+        ValidationError, match=r"its message begins with Setpoint = 8000, but its 16 bits hold"
+    ):
+        CanDevice.model_validate(content | written, context=context)
+    both = {"setpoint": {"signal": "Setpoint", "access": "rw"}, "mode": {"signal": "Mode", "access": "rw"}}
+    with pytest.raises(ValidationError, match="its message begins with"):
+        CanDevice.model_validate(content | {"points": both}, context=context)
+    own = {"setpoint": {"signal": "Setpoint", "initial": 5}, "mode": {"signal": "Mode", "access": "rw"}}
+    assert CanDevice.model_validate(content | {"points": own}, context=context).points

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocols.base import Refused, Value
 from protocols.can.database import Database, Message, Signal, from_cantools
-from protocols.can.decoder import compile_decoder
+from protocols.can.decoder import compile_decoder, compile_points
 from protocols.can.encoder import initial_values, pack, place, raw_of, selection
 from protocols.can.point import CanPoint
 
@@ -65,6 +65,7 @@ def test_bits_of_no_signal_are_padding() -> None:
         (_signal(scale=-1, signed=True), 128, -128),
         (_signal(choices={3: "x", 300: "y", 4: "x"}), "x", 3),
         (_signal(), True, 1),
+        (_signal(scale=0, offset=7), 7, 0),
         (_signal(32, is_float=True), 0.1, 0.10000000149011612),
     ],
 )
@@ -88,7 +89,7 @@ def test_no_bit_is_lost() -> None:
         (_signal(scale=-0.5), 1, "its 8 bits hold -127.5 to 0"),
         (_signal(), math.nan, "no raw value means this"),
         (_signal(), -math.inf, "no raw value means this"),
-        (_signal(scale=0), 0, "no raw value means this"),
+        (_signal(scale=0), 1, "no raw value means this"),
         (_signal(16, is_float=True), 65520, "a float of 16 bits does not hold it"),
         (_signal(64, is_float=True), 10**400, "a float of 64 bits does not hold it"),
         (_signal(choices={1: "On"}), "on", "no code of it is labelled 'on'"),
@@ -213,6 +214,6 @@ def test_what_is_accepted_is_what_is_read_back(data: st.DataObject) -> None:
         point.accept(value)
     except Refused:
         return
-    values = initial_values(message, []) | {signal.name: value}
-    decode = compile_decoder(message, {signal.name: "p"})
-    assert decode(pack(message, values))["p"] == point.meaning(value)
+    alone = Message("m", 1, message.length, False, None, {signal.name: signal})
+    decode = compile_points(alone, [point])
+    assert decode(pack(alone, {signal.name: value})) == ({"": point.meaning(value)}, {})
