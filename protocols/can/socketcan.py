@@ -272,7 +272,8 @@ class _Session:
                     echo = self._echoes.expect(frame)
                 return await echo
         except TimeoutError:
-            raise DriverError("timeout", self._late(frame, timeout, echo is not None)) from None
+            text = self._late(frame, timeout, echo is not None, self._gaps != gaps)
+            raise DriverError("timeout", text) from None
         finally:
             if echo is not None and self._gaps != gaps:
                 self._echoes.drop(frame, echo)
@@ -293,7 +294,7 @@ class _Session:
             # Poll says writable while the interface's queue is full: there is nothing to wait for but time.
             await asyncio.sleep(_RETRY_S)
 
-    def _late(self, frame: Frame, timeout: float, handed_over: bool) -> str:
+    def _late(self, frame: Frame, timeout: float, handed_over: bool, gap: bool) -> str:
         """Why a frame did not make it in time."""
         status = self.status()
         known = [f"state {status.state}"]
@@ -305,6 +306,11 @@ class _Session:
             return (
                 f"{what} was not sent: the transmit queue of {self._name} was full for {timeout:g} s, as it "
                 f"gets when no other node acknowledges ({state})"
+            )
+        if gap:
+            return (
+                f"it is not known whether {what} was on {self._name}: within {timeout:g} s frames were lost or "
+                f"the controller restarted ({state})"
             )
         return (
             f"nobody acknowledged {what} on {self._name} within {timeout:g} s ({state}); it is still in the "

@@ -73,12 +73,28 @@ async def test_an_echo_that_was_lost_is_no_acknowledgement_and_spoils_no_later_o
         same = Frame(0, 0x1, b"same")
         for data in numbered(100):
             node.send(data)
-        with pytest.raises(DriverError, match="nobody acknowledged 001") as caught:
+        with pytest.raises(DriverError, match="it is not known whether 001 was on") as caught:
             await bus.send(same, 0.2)
         assert caught.value.code == "timeout"
         assert len(ear.heard) + ear.lost == 101
         for _ in range(3):
             assert (await bus.send(same, 5)).flags == OWN
+
+
+async def test_an_echo_that_turns_out_to_be_lost_after_its_time_spoils_no_later_one(
+    vcan: str, node: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(vcan, receive_buffer=4096) as (bus, ear):
+        same = Frame(0, 0x1, b"same")
+        for data in numbered(100):
+            node.send(data)
+        with monkeypatch.context() as later:
+            later.setattr(Receiver, "read", lambda _: [])
+            with pytest.raises(DriverError, match="nobody acknowledged 001"):
+                await bus.send(same, 0.1)
+            assert ear.lost == 0
+        await until(lambda: ear.lost)
+        assert (await bus.send(same, 5)).flags == OWN
 
 
 async def test_a_full_transmit_queue_is_waited_for_and_who_waits_too_long_is_told(vcan: str) -> None:
