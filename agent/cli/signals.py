@@ -113,7 +113,8 @@ def _about(message: "Message") -> str:
     cycle = f", every {format_duration(message.cycle)}" if message.cycle else ""
     senders = f", from {' and '.join(message.senders)}" if message.senders else ""
     kind = "CAN FD, " if message.fd else ""
-    return f"{message.name} 0x{format_id(message.can_id)}, {kind}{message.length} bytes{cycle}{senders}"
+    size = "1 byte" if message.length == 1 else f"{message.length} bytes"
+    return f"{message.name} 0x{format_id(message.can_id)}, {kind}{size}{cycle}{senders}"
 
 
 def _about_signal(signal: "Signal") -> str:
