@@ -58,6 +58,7 @@ def test_bits_of_no_signal_are_padding() -> None:
     [
         (_signal(scale=0.1), 0.3, 3),
         (_signal(scale=0.1), 25.5, 255),
+        (_signal(scale=0.1), 0.35, 4),
         (_signal(scale=0.5), 0.74, 1),
         (_signal(scale=0.5), 0.75, 2),
         (_signal(scale=0.5), 1.25, 2),
