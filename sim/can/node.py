@@ -12,7 +12,7 @@ from protocols.base import DriverError
 from protocols.can.bus import Bus, BusStatus, Filter, make_bus
 from protocols.can.config import CanDevice, Connection, Replay
 from protocols.can.filters import exactly
-from protocols.can.frame import ERROR, OWN, REMOTE, Frame
+from protocols.can.frame import ERROR, OWN, REMOTE, Frame, format_id
 from sim.can.answers import Answers
 from sim.can.schedule import Schedule
 from sim.can.traffic import Traffic
@@ -47,7 +47,7 @@ class Node:
         self._schedule = Schedule(begin, (), begin)
         self._wake: asyncio.Future[None]
         self._failed: asyncio.Future[None]
-        self._trouble = ""
+        self._untaken: set[int] = set()
         self._log = structlog.get_logger("sim").bind(
             devices=[one.name for one in devices], bus=str(connection)
         )
@@ -144,19 +144,19 @@ class Node:
                     timer.cancel()
 
     async def _send(self, bus: Bus, frame: Frame) -> None:
-        """Sends a frame; one that the bus does not take is said once, until it takes one again."""
+        """Sends a frame. That the bus does not take one is said once, until it takes the next of that id."""
         try:
             await bus.send(frame, _TIMEOUT_S)
         except DriverError as error:
             if error.code == "disconnected":
                 raise
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                self._log.warning("simulated node cannot send", reason=self._trouble)
+            if frame.can_id not in self._untaken:
+                self._untaken.add(frame.can_id)
+                self._log.warning("simulated node cannot send", id=format_id(frame.can_id), reason=str(error))
         else:
-            if self._trouble:
-                self._trouble = ""
-                self._log.info("simulated node sends again")
+            if frame.can_id in self._untaken:
+                self._untaken.remove(frame.can_id)
+                self._log.info("simulated node sends again", id=format_id(frame.can_id))
 
     async def _replay(self, bus: Bus, path: Path, replay: Replay) -> None:
         async def send(frame: Frame) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from can_drive import COMMAND, DIAGNOSIS, MOTION, RAW, drive, peer_at, simulated
+from can_drive import COMMAND, DIAGNOSIS, MOTION, RAW, TEMPERATURES, drive, peer_at, simulated
 from structlog.testing import capture_logs
 from waiting import until
 
@@ -170,11 +170,24 @@ async def test_frames_that_the_bus_does_not_take_are_said_once(monkeypatch: pyte
     monkeypatch.setattr(node, "make_bus", lambda connection: Refusing(make_bus(connection)))
     with capture_logs() as logs:
         async with simulated(drive()) as (_, peer):
-            await until(lambda: any(one["event"] == "simulated node cannot send" for one in logs))
+            await until(lambda: {"100", "120"} <= {one.get("id") for one in logs})
             refusing.clear()
-            await until(lambda: len(peer.of(MOTION)) > 2)
-    told = [one["event"] for one in logs if "send" in one["event"]]
-    assert told == ["simulated node cannot send", "simulated node sends again"]
+            await until(lambda: len(peer.of(TEMPERATURES)) > 1)
+    for can_id in ("100", "120"):
+        told = [one["event"] for one in logs if one.get("id") == can_id]
+        assert told == ["simulated node cannot send", "simulated node sends again"]
+
+
+async def test_a_frame_that_the_bus_cannot_carry_harms_no_other() -> None:
+    wrong = {"request": 0x700, "response": 0x701, "respond": "00" * 12}
+    right = {"request": 0x700, "response": 0x702, "respond": "00"}
+    with capture_logs() as logs:
+        async with simulated(drive(simulation={"answers": [wrong, right]})) as (_, peer):
+            for _ in range(3):
+                peer.say(0x700)
+            await until(lambda: len(peer.of(0x702)) == 3)
+    told = [one["event"] for one in logs if one.get("id") == "701"]
+    assert told == ["simulated node cannot send"]
 
 
 def threads() -> set[str]:
