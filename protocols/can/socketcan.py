@@ -309,8 +309,8 @@ class _Session:
             )
         if gap:
             return (
-                f"it is not known whether {what} was on {self._name}: within {timeout:g} s frames were lost or "
-                f"the controller restarted ({state})"
+                f"it is not known whether {what} was on {self._name}: within {timeout:g} s frames were lost "
+                f"or the controller restarted ({state})"
             )
         return (
             f"nobody acknowledged {what} on {self._name} within {timeout:g} s ({state}); it is still in the "

@@ -11,6 +11,7 @@ from socketcan_node import ALL_KINDS, another_node, hear, numbered, opened, run
 from waiting import until
 
 from protocols.base import DriverError
+from protocols.can.filters import exactly
 from protocols.can.frame import BRS, EXTENDED, FDF, LOCAL, OWN, Frame
 from protocols.can.layout import pack
 from protocols.can.receive import Receiver
@@ -152,6 +153,16 @@ async def test_periodic_frames_go_out_in_turn_the_first_at_once(vcan: str, node:
         node.send(pack(Frame(0, 0x7, b"")))
         await until(lambda: ear.heard[-1].can_id == 0x7)
         assert ear.heard[-1].flags == LOCAL
+
+
+async def test_periodic_frames_are_heard_whatever_the_filters(vcan: str) -> None:
+    async with opened(vcan, []) as (bus, ear):
+        bus.periodic([Frame(0, 0x7, b"")], 0.01)
+        await until(lambda: ear.told)
+        bus.listen([exactly(0x100)])
+        ear.told.clear()
+        await until(lambda: ear.told)
+        assert {(frame.can_id, frame.flags) for frame in ear.heard} == {(0x7, OWN)}
 
 
 async def test_an_update_keeps_the_turn_and_nothing_old_comes_after_it(vcan: str) -> None:
