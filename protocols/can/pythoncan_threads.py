@@ -138,7 +138,7 @@ class Echoes:
 
 
 class Session:
-    """A bus from its opening to its end. `open` and `failed` and `state` are called on the loop."""
+    """A bus from its opening to its end. `tell` calls the other four on the loop, from whichever thread."""
 
     def __init__(
         self,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from protocols.base import DriverError, Refused
 from protocols.can import isotp, uds
 from protocols.can.bus import make_bus
-from protocols.can.config import Connection
+from protocols.can.config import CanDevice, Connection
+from protocols.can.driver import CanDriver
 from protocols.can.uds_services import SERVICES
 
 IDS = {"tx": 0x7E0, "rx": 0x7E8}
@@ -254,3 +255,20 @@ async def test_a_missing_package_is_said(
     if package == "isotp":
         with pytest.raises(DriverError, match=r"install hilgate\[uds\]"):
             await isotp.carry_out({**IDS, "data": "00"}, exchange, connection)
+
+
+async def test_the_driver_carries_it_out(connection: Connection) -> None:
+    device = CanDevice.model_validate(
+        {"protocol": "can", "connection": connection, "frames": {"ids": ["0x1"]}}
+    )
+    driver = CanDriver(device.named("node"))
+    await driver.connect()
+    try:
+        answer = await driver.call("uds", {**IDS, "service": "read_data_by_identifier", "did": "0xF190"})
+        assert answer["text"] == "WHLGATE0123456789"
+        answer = await driver.call("isotp", {**IDS, "data": "a501"})
+        assert answer["data"] == "01a5"
+        with pytest.raises(Refused, match="service is one of"):
+            await driver.call("uds", IDS)
+    finally:
+        await driver.close()
