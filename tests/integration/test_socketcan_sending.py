@@ -112,6 +112,21 @@ async def test_a_full_transmit_queue_is_waited_for_and_who_waits_too_long_is_tol
         assert [frame.data for frame in ear.heard] == [bytes([n]) for n in range(6)]
 
 
+async def test_who_waits_for_the_transmit_queue_goes_before_who_comes_later(
+    vcan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocols.can.socketcan._RETRY_S", 0.1)
+    run("tc", "qdisc", "add", "dev", vcan, "root", "netem", "delay", "60s", "limit", "1")
+    async with opened(vcan) as (bus, ear):
+        await bus.send(Frame(0, 0x1, b"first"), 5)
+        waiting = asyncio.ensure_future(bus.send(Frame(0, 0x1, b"second"), 5))
+        await asyncio.sleep(0)  # it has found the queue full
+        run("tc", "qdisc", "del", "dev", vcan, "root")
+        await bus.send(Frame(0, 0x1, b"third"), 5)
+        await waiting
+        assert [frame.data for frame in ear.heard] == [b"first", b"second", b"third"]
+
+
 async def test_a_frame_that_is_late_is_told_so_and_its_echo_is_nobody_elses(
     vcan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
