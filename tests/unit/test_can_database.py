@@ -72,6 +72,7 @@ def test_signals_of_a_dbc(file: str) -> None:
 def test_floats_labels_and_initial_values() -> None:
     signals = _message("engine.dbc", "Command").signals
     assert (signals["Gain"].is_float, signals["Gain"].length) == (True, 32)
+    assert (signals["Gain"].minimum, signals["Gain"].maximum) == (None, None)
     assert signals["Mode"].initial == "Standby"
     assert signals["Setpoint"].initial == 800
     assert type(_message("engine.dbc", "EngineData").signals["CoolantTemp"].initial) is int
@@ -177,9 +178,10 @@ def test_a_file_is_read_once_while_it_does_not_change(tmp_path: Path) -> None:
     shutil.copy(ENGINE, file)
     first = load([file]).messages["Command"]
     assert load([file]).messages["Command"] is first
-    file.write_bytes(ENGINE.read_bytes().replace(b"Setpoint", b"Wanted"))
+    file.write_bytes(ENGINE.read_bytes().replace(b"Setpoint", b"Setpoind"))
+    os.utime(file, ns=(2, 2))
     changed = load([file]).messages["Command"]
-    assert "Wanted" in changed.signals
+    assert "Setpoind" in changed.signals
     shutil.copy(ENGINE, file)
     os.utime(file, ns=(1, 1))
     assert "Setpoint" in load([file]).messages["Command"].signals

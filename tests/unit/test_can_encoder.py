@@ -163,6 +163,7 @@ SNA = {255: "not available"}
         (_point(_signal(scale=0.1)), 0.3, 3 * 0.1),
         (_point(_signal(scale=0.1), max=25.5), 25.5, 255 * 0.1),
         (_point(_signal(scale=0.1, maximum=25.4)), 25.4, 254 * 0.1),
+        (_point(_signal(scale=0.1, maximum=0.3)), 0.1 + 0.2, 3 * 0.1),
         (_point(_signal(scale=0.5)), 0.7, 0.5),
         (_point(_signal(scale=5)), 7, 5),
         (_point(_signal(1)), True, True),
