@@ -31,7 +31,7 @@ def maker() -> dict[str, Any]:
 
 
 def test_there_are_documents_with_tables() -> None:
-    assert documents() == ["profile.md", "settings.md"]
+    assert documents() == ["can.md", "profile.md", "settings.md"]
 
 
 @pytest.mark.parametrize("name", documents())
