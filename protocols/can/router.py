@@ -43,9 +43,6 @@ class Route:
             self.timeout = STALE_CYCLES * cycle
         self._decode = compile_points(message, [point for point in points if point.readable])
         self._readable = [point.name for point in points if point.readable]
-        self._always = [
-            point.name for point in points if point.readable and point.bound[1].selector is None
-        ]
         self._refresh = device.refresh
         self._full_at = 0.0
         self._decoded: Decoded = _NOTHING
@@ -60,8 +57,6 @@ class Route:
             return
         if not same:
             self._decoded = self._decode(frame.data)
-            if len(frame.data) < self.message.length:
-                self._decoded = self._without_rest(*self._decoded)
         values, bad = self._decoded
         if self.report is None or self.report == "every":
             if not same:
@@ -73,11 +68,6 @@ class Route:
             self._hold(values, bad)
             self._waiting.update(values)
             self._waiting.update(bad)
-
-    def _without_rest(self, values: Mapping[str, Value], bad: Mapping[str, Quality]) -> Decoded:
-        """What a frame that is too short says: points that should be there are bad."""
-        cut = [name for name in self._always if name not in values and name not in bad]
-        return values, {**bad, **dict.fromkeys(cut, Quality.DEVICE_ERROR)}
 
     def _hold(self, values: Mapping[str, Value], bad: Mapping[str, Quality]) -> None:
         self.held.update(values)
