@@ -28,7 +28,7 @@ lint: venv ## Run the checks alone: style, types, import floors
 	$(BIN)/mypy --explicit-package-bases tests/conftest.py tests/guest.py
 	$(BIN)/mypy --explicit-package-bases benchmarks
 	@# Each folder on its own: their conftest modules have one name. What the tests call is not typed everywhere.
-	for folder in unit integration peers e2e; do MYPYPATH=tests/$$folder:tests/integration $(BIN)/mypy --explicit-package-bases \
+	for folder in unit integration peers e2e; do MYPYPATH=tests/$$folder:tests/integration:tests/unit $(BIN)/mypy --explicit-package-bases \
 		--allow-untyped-calls --disable-error-code func-returns-value tests/$$folder || exit 1; done
 	$(BIN)/lint-imports --no-cache
 

@@ -18,11 +18,11 @@ from rich.table import Table
 
 from benchmarks.can_profile import DATABASE, database_file
 from benchmarks.can_stand_in import receiving_socket
-from protocols.can.database import load
-from protocols.can.decoder import compile_decoder
+from protocols.can.buses.receive import Receiver
 from protocols.can.frame import Frame
 from protocols.can.pcap import Gatherer
-from protocols.can.receive import Receiver
+from protocols.can.signals.database import load
+from protocols.can.signals.decoder import compile_decoder
 
 FRAMES = 5_000
 ROUNDS = 15
@@ -30,7 +30,7 @@ _FRAME = struct.Struct("=IB3x8s")
 _SO_TIMESTAMPNS = 35
 
 
-class _Bus(SocketcanBus):  # type: ignore[misc]  # untyped here
+class _Bus(SocketcanBus):
     """python-can's SocketCAN bus with another socket under it."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -161,7 +161,9 @@ def _receive(console: Console) -> None:
 def _decode(console: Console) -> None:
     with database_file() as path:
         message = load([path]).messages["Wheels"]
-        theirs = cantools.database.load_string(DATABASE, "dbc").get_message_by_name("Wheels")
+        found = cantools.database.load_string(DATABASE, "dbc")
+        assert isinstance(found, cantools.database.can.Database)
+        theirs = found.get_message_by_name("Wheels")
     ours = compile_decoder(message, {name: name for name in message.signals})
     payloads = [(n * 0x9E3779B97F4A7C15 & (1 << 64) - 1).to_bytes(8, "little") for n in range(FRAMES)]
 

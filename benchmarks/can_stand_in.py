@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from protocols.can import bus as can_bus
 from protocols.can.bus import BusState, BusStatus, Filter, Listener, Periodic
+from protocols.can.buses.receive import Receiver
 from protocols.can.config import Connection
 from protocols.can.frame import Frame
-from protocols.can.receive import Receiver
 
 BUFFER = 16 * 1024 * 1024
 _SO_RCVBUFFORCE = 33

@@ -13,9 +13,9 @@ from agent.cli import options
 from agent.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
-    from protocols.can.database import Database
-    from protocols.can.logs import Recording
-    from protocols.can.writers import Writer
+    from protocols.can.recordings.logs import Recording
+    from protocols.can.recordings.writers import Writer
+    from protocols.can.signals.database import Database
 
 _PIECE = 4096
 """Frames that are taken at once."""
@@ -73,7 +73,7 @@ def opened(path: Path) -> "Recording":
         Failure: the file's name says nothing.
         OSError: it cannot be opened.
     """
-    from protocols.can import logs
+    from protocols.can.recordings import logs
 
     try:
         return logs.read(path)
@@ -100,7 +100,7 @@ def mistakes() -> Iterator[None]:
 def _contents(files: list[Path]) -> "Database | None":
     if not files:
         return None
-    from protocols.can.database import load
+    from protocols.can.signals.database import load
 
     with mistakes():
         return load(files)
@@ -112,17 +112,17 @@ def _writer(file: BinaryIO, suffix: str, source: Path, contents: "Database | Non
     Raises:
         Failure: no such format, or a package is missing.
     """
-    from protocols.can.signals import SignalCsvWriter
-    from protocols.can.writers import WRITERS
+    from protocols.can.recordings.decoded import SignalCsvWriter
+    from protocols.can.recordings.writers import WRITERS
 
     with mistakes():
         match suffix:
             case "parquet":
-                from protocols.can.parquet import ParquetSignalWriter, ParquetWriter
+                from protocols.can.recordings.parquet import ParquetSignalWriter, ParquetWriter
 
                 return ParquetWriter(file) if contents is None else ParquetSignalWriter(file, contents)
             case "mf4":
-                from protocols.can.mf4 import Mf4SignalWriter, Mf4Writer
+                from protocols.can.recordings.mf4 import Mf4SignalWriter, Mf4Writer
 
                 return Mf4Writer(file) if contents is None else Mf4SignalWriter(file, contents)
             case "csv" if contents is not None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from protocols.can.bus import Bus, BusStatus
     from protocols.can.config import Connection
     from protocols.can.frame import Frame
-    from protocols.can.logs import Recording
-    from protocols.can.player import Played
+    from protocols.can.recordings.logs import Recording
+    from protocols.can.recordings.player import Played
 
 _IN_FLIGHT = 64
 """Frames that may wait for the bus to take them."""
@@ -283,7 +283,7 @@ async def _play(
     loop: bool | int,
     seconds: float | None,
 ) -> dict[str, Any]:
-    from protocols.can.player import Played, play
+    from protocols.can.recordings.player import Played, play
 
     clock = asyncio.get_running_loop().time
     began, played, complete = clock(), Played(), False

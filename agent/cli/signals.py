@@ -11,7 +11,7 @@ import typer
 from agent.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
-    from protocols.can.database import Message, Signal
+    from protocols.can.signals.database import Message, Signal
 
 _NAME_MOST = 63
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -32,7 +32,7 @@ def signals(
     """
     from agent.cli import output
     from agent.cli.convert import mistakes
-    from protocols.can.database import load
+    from protocols.can.signals.database import load
 
     with mistakes():
         contents = load([file])

@@ -114,9 +114,9 @@ class Bus(Protocol):
 def make_bus(connection: Connection) -> Bus:
     """The bus behind a connection, not yet open."""
     if connection.interface == "socketcan":
-        from protocols.can.socketcan import SocketCan
+        from protocols.can.buses.socketcan import SocketCan
 
         return SocketCan(connection)
-    from protocols.can.pythoncan import PythonCan
+    from protocols.can.buses.pythoncan import PythonCan
 
     return PythonCan(connection)

@@ -16,7 +16,7 @@ from protocols.can.arguments import (
 )
 from protocols.can.bus import Periodic
 from protocols.can.config import Connection
-from protocols.can.exchange import Exchange
+from protocols.can.diagnostics.exchange import Exchange
 from protocols.can.frame import BRS, FDF, OWN, Frame, format_id
 from protocols.can.transmit import Sending, until_taken
 from protocols.timestamps import rfc3339
@@ -166,12 +166,12 @@ class Calls:
         return [frame({**args, "data": payload}, self._connection) for payload in payloads]
 
     async def _isotp(self, args: Mapping[str, Any]) -> Any:
-        from protocols.can.isotp import carry_out
+        from protocols.can.diagnostics.isotp import carry_out
 
         return await carry_out(args, self._caller, self._connection)
 
     async def _uds(self, args: Mapping[str, Any]) -> Any:
-        from protocols.can.uds import carry_out
+        from protocols.can.diagnostics.uds import carry_out
 
         return await carry_out(args, self._caller, self._connection)
 

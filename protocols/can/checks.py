@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from protocols.base import Refused
-from protocols.can import protect
-from protocols.can.database import Database, Message, Signal
-from protocols.can.decoder import route
-from protocols.can.encoder import initial_values, raw_of, selection
+from protocols.can.signals import protect
+from protocols.can.signals.database import Database, Message, Signal
+from protocols.can.signals.decoder import route
+from protocols.can.signals.encoder import initial_values, raw_of, selection
 from protocols.mistakes import Wrong
 
 if TYPE_CHECKING:

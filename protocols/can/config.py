@@ -17,9 +17,9 @@ from pydantic import (
 
 from protocols.base import DeviceConfig, Name
 from protocols.can.checks import bind, message_mistakes, mistakes
-from protocols.can.database import Database, load
 from protocols.can.frame import parse_id
 from protocols.can.point import CanPoint
+from protocols.can.signals.database import Database, load
 from protocols.mistakes import Wrong, raise_all
 from protocols.units import Duration, Size
 

@@ -13,7 +13,7 @@ from protocols.can.config import CanDevice
 from protocols.can.figures import Figures
 from protocols.can.filters import between, exactly
 from protocols.can.frame import Frame
-from protocols.can.recording import Recording
+from protocols.can.recordings.recording import Recording
 from protocols.can.router import Router
 from protocols.can.transmit import Transmitter
 from protocols.can.view import FramesView
@@ -27,7 +27,7 @@ _TICK_S = 0.001
 
 
 class CanDriver:
-    """One CAN bus. Implements `protocols.can.bus.Listener` and `protocols.can.exchange.Exchange`."""
+    """One CAN bus: a `Listener` of its bus, and an `Exchange` for conversations on it."""
 
     def __init__(self, device: CanDevice) -> None:
         self._device = device

@@ -5,9 +5,9 @@ from typing import Final
 
 from protocols.base import PlannedRequest
 from protocols.can.config import CanDevice
-from protocols.can.database import Message
 from protocols.can.frame import format_id
 from protocols.can.point import CanPoint
+from protocols.can.signals.database import Message
 
 _SHARED: Final = ("socketcan", "socketcand", "udp_multicast", "virtual")
 """Interfaces that may be opened several times at once."""

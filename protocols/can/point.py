@@ -6,8 +6,8 @@ from typing import Any, Final, Literal
 from pydantic import Field, PrivateAttr
 
 from protocols.base import Kind, Point, Refused, Value
-from protocols.can.database import Message, Signal
-from protocols.can.encoder import exact_value, raw_of, scaled_value
+from protocols.can.signals.database import Message, Signal
+from protocols.can.signals.encoder import exact_value, raw_of, scaled_value
 
 BusFigure = Literal["state", "load", "tx-errors", "rx-errors", "restarts", "dropped"]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from protocols.base import Quality, Sample, Value
 from protocols.can.config import CanDevice
-from protocols.can.database import Message
-from protocols.can.decoder import compile_points
 from protocols.can.frame import Frame
 from protocols.can.point import CanPoint
+from protocols.can.signals.database import Message
+from protocols.can.signals.decoder import compile_points
 
 Take = Callable[[Sample], None]
 Decoded = tuple[Mapping[str, Value], Mapping[str, Quality]]

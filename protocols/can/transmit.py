@@ -8,8 +8,8 @@ from protocols.base import DriverError, Value
 from protocols.can.bus import Periodic
 from protocols.can.config import CanDevice
 from protocols.can.frame import BRS, FDF, OWN, Frame, format_id
-from protocols.can.packer import Packer
 from protocols.can.router import Route, Router
+from protocols.can.signals.packer import Packer
 
 
 class Sending(Protocol):

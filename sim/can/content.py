@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from protocols.base import Value
 from protocols.can import config
-from protocols.can.database import Message, Signal
-from protocols.can.protect import protect
+from protocols.can.signals.database import Message, Signal
+from protocols.can.signals.protect import protect
 from sim.behaviour import Behaviour
 from sim.can.encoder import Bits, encoder, placed
 

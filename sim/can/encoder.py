@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from protocols.can.database import Signal
+from protocols.can.signals.database import Signal
 
 Bits = Callable[[Any], int]
 """A value as its bits in a payload that is read as one little-endian number."""

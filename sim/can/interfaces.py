@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from protocols.can import netlink
+from protocols.can.buses import netlink
 
 _log = structlog.get_logger("sim")
 

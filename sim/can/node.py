@@ -164,8 +164,8 @@ class Node:
             self._schedule.muted.add(frame.can_id)
             await self._send(bus, frame)
 
-        from protocols.can.logs import read
-        from protocols.can.player import play
+        from protocols.can.recordings.logs import read
+        from protocols.can.recordings.player import play
 
         try:
             await play(read(path), send, speed=replay.speed, loop=replay.loop)

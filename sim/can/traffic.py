@@ -6,12 +6,12 @@ from typing import NamedTuple
 import structlog
 
 from protocols.base import Quality, Value
+from protocols.can.buses.layout import why_unsendable
 from protocols.can.config import CanDevice
-from protocols.can.database import Message
-from protocols.can.decoder import compile_points
 from protocols.can.frame import Frame
-from protocols.can.layout import why_unsendable
 from protocols.can.point import CanPoint
+from protocols.can.signals.database import Message
+from protocols.can.signals.decoder import compile_points
 from sim import waveforms
 from sim.behaviour import Behaviour, behaviours
 from sim.can.content import Content, first_value

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from protocols.can.frame import BRS, ERROR, EXTENDED, FDF, OWN, REMOTE, Frame
-from protocols.can.writers import WRITERS
+from protocols.can.recordings.writers import WRITERS
 
 START_NS = 1_790_000_000_000_000_000
 DATABASE = """VERSION ""

@@ -10,8 +10,8 @@ import pytest
 from can_recordings import FRAMES, START_NS, database, recording
 from shell import hilgate
 
-from protocols.can import logs
 from protocols.can.frame import ERROR, EXTENDED_MASK, REMOTE, Frame
+from protocols.can.recordings import logs
 
 
 @pytest.mark.parametrize("suffix", ["blf", "asc", "log", "pcapng", "csv", "log.gz"])

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from protocols.can.bus import BusStatus, Filter, make_bus
+from protocols.can.buses.layout import CLASSIC, FD
+from protocols.can.buses.socketcan import SocketCan
 from protocols.can.config import Connection
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, FDF, REMOTE, Frame
-from protocols.can.layout import CLASSIC, FD
-from protocols.can.socketcan import SocketCan
 
 
 class Ear:

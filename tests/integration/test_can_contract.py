@@ -13,8 +13,8 @@ from can_listener import Kept, content
 from waiting import until
 
 from protocols.base import DriverError
-from protocols.can import netlink
 from protocols.can.bus import Bus, BusState, BusStatus, Filter, make_bus
+from protocols.can.buses import netlink
 from protocols.can.config import Connection
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, FDF, LOCAL, OWN, REMOTE, Frame
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Rig:
 
 
 @pytest.fixture
-def channel() -> Iterator[str]:
+def channel() -> str:
     return next(_channels)
 
 

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import can  # noqa: F401  # before asammdf: see protocols/can/mf4.py
+import can  # noqa: F401  # before asammdf: see protocols/can/recordings/mf4.py
 import cantools.database
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from can_frames import RECORDINGS, START_NS, seen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protocols.can import logs
-from protocols.can.database import load
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, FDF, OWN, REMOTE, Frame
-from protocols.can.mf4 import Mf4SignalWriter, Mf4Writer
-from protocols.can.parquet import ParquetSignalWriter, ParquetWriter
-from protocols.can.signals import Decoder
-from protocols.can.writers import Writer
+from protocols.can.recordings import logs
+from protocols.can.recordings.decoded import Decoder
+from protocols.can.recordings.mf4 import Mf4SignalWriter, Mf4Writer
+from protocols.can.recordings.parquet import ParquetSignalWriter, ParquetWriter
+from protocols.can.recordings.writers import Writer
+from protocols.can.signals.database import load
 
 bounded = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -13,8 +13,8 @@ from diagnosed import node
 from protocols.base import DriverError, Refused
 from protocols.can.bus import make_bus
 from protocols.can.config import Connection
+from protocols.can.diagnostics.isotp import MESSAGE_MOST, carry_out
 from protocols.can.frame import FDF, OWN, Frame
-from protocols.can.isotp import MESSAGE_MOST, carry_out
 
 
 @pytest.fixture(scope="module")

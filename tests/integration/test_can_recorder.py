@@ -17,11 +17,11 @@ import pytest
 from waiting import until
 
 from protocols.base import DriverError
-from protocols.can import logs, recorder
 from protocols.can.config import Record
 from protocols.can.frame import ERROR, EXTENDED, FDF, Frame
-from protocols.can.recorder import Recorder
-from protocols.can.writers import WRITERS, Writer
+from protocols.can.recordings import logs, recorder
+from protocols.can.recordings.recorder import Recorder
+from protocols.can.recordings.writers import WRITERS, Writer
 
 START_NS = 1_790_000_000_000_000_000
 NAME = re.compile(r"rig-\d{8}T\d{6}\.\d{3}Z-\d{3}\.(blf|asc|log|pcapng)")
@@ -223,10 +223,10 @@ def test_what_a_killed_agent_leaves_can_be_read(format: str, tmp_path: Path) -> 
     program = f"""
         import asyncio, sys
         from pathlib import Path
-        from protocols.can import logs
+        from protocols.can.recordings import logs
         from protocols.can.config import Record
         from protocols.can.frame import Frame
-        from protocols.can.recorder import Recorder
+        from protocols.can.recordings.recorder import Recorder
         async def main():
             one = Recorder(Record(format={format!r}), Path({str(tmp_path)!r}), "rig")
             path = await one.start()

@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 from waiting import until
 
 from protocols.base import DriverError
-from protocols.can import netlink
 from protocols.can.bus import Bus, make_bus
+from protocols.can.buses import netlink
 from protocols.can.config import Connection
 from protocols.can.frame import Frame
 from sim.can import SIMULATOR, node

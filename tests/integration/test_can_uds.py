@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.base import DriverError, Refused
-from protocols.can import isotp, uds
 from protocols.can.bus import make_bus
 from protocols.can.config import CanDevice, Connection
+from protocols.can.diagnostics import isotp, uds
+from protocols.can.diagnostics.uds_services import SERVICES
 from protocols.can.driver import CanDriver
-from protocols.can.uds_services import SERVICES
 
 IDS = {"tx": 0x7E0, "rx": 0x7E8}
 
@@ -246,7 +246,7 @@ async def test_a_missing_package_is_said(
             raise ImportError(name)
         return real(name, *args, **named)
 
-    monkeypatch.delitem(sys.modules, "protocols.can.uds_services")
+    monkeypatch.delitem(sys.modules, "protocols.can.diagnostics.uds_services")
     monkeypatch.setattr(builtins, "__import__", without)
     exchange = BusExchange(make_bus(connection))
     with pytest.raises(DriverError, match=r"install hilgate\[uds\]") as caught:

@@ -11,7 +11,7 @@ from desk import Desk, RunAgent, desk
 from test_asyncapi import validator
 from waiting import until
 
-from protocols.can import logs
+from protocols.can.recordings import logs
 from sim.broker import Broker
 
 BUS = """

@@ -13,11 +13,11 @@ from socketcan_node import ALL_KINDS, another_node, error, numbered, opened, tol
 from waiting import until
 
 from protocols.base import DriverError
-from protocols.can.acceptance import MAX_FILTERS
 from protocols.can.bus import BusState, BusStatus, Filter
+from protocols.can.buses.acceptance import MAX_FILTERS
+from protocols.can.buses.layout import pack
 from protocols.can.filters import exactly
 from protocols.can.frame import ERROR, EXTENDED, FDF, LOCAL, OWN, Frame
-from protocols.can.layout import pack
 
 pytestmark = pytest.mark.socketcan
 
@@ -171,7 +171,7 @@ async def test_a_flood_leaves_the_loop_its_turns(vcan: str, node: socket.socket)
 async def test_the_receive_buffer_is_as_large_as_asked_for(
     vcan: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, "protocols.can.socketcan")
+    caplog.set_level(logging.DEBUG, "protocols.can.buses.socketcan")
     async with opened(vcan, receive_buffer=300_000):
         assert "receive buffer of 300000 bytes, asked for 300000" in caplog.text
 
@@ -180,7 +180,7 @@ def test_a_receive_buffer_that_the_kernel_does_not_give_is_warned_of(vcan: str) 
     code = f"""
 import asyncio, logging, unittest.mock
 from protocols.can.config import Connection
-from protocols.can.socketcan import SocketCan
+from protocols.can.buses.socketcan import SocketCan
 async def main():
     bus = SocketCan(Connection(channel={vcan!r}, receive_buffer=1 << 30))
     await bus.open(unittest.mock.Mock(), None)
@@ -190,7 +190,7 @@ asyncio.run(main())
 """
     done = without_administration(code)
     assert done.returncode == 0, done.stderr
-    assert "WARNING:protocols.can.socketcan" in done.stderr
+    assert "WARNING:protocols.can.buses.socketcan" in done.stderr
     assert "asked for 1073741824" in done.stderr
 
 

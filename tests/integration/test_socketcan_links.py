@@ -13,12 +13,12 @@ from socketcan_node import Ear, another_node, error, numbered, opened, run, with
 from waiting import until
 
 from protocols.base import DriverError
-from protocols.can import netlink
 from protocols.can.bus import BusStatus
+from protocols.can.buses import netlink
+from protocols.can.buses.layout import pack
+from protocols.can.buses.socketcan import SocketCan
 from protocols.can.config import Connection
 from protocols.can.frame import FDF, OWN, Frame
-from protocols.can.layout import pack
-from protocols.can.socketcan import SocketCan
 
 pytestmark = pytest.mark.socketcan
 

@@ -11,10 +11,10 @@ from socketcan_node import ALL_KINDS, another_node, hear, numbered, opened, run
 from waiting import until
 
 from protocols.base import DriverError
+from protocols.can.buses.layout import pack
+from protocols.can.buses.receive import Receiver
 from protocols.can.filters import exactly
 from protocols.can.frame import BRS, EXTENDED, FDF, LOCAL, OWN, Frame
-from protocols.can.layout import pack
-from protocols.can.receive import Receiver
 
 pytestmark = pytest.mark.socketcan
 
@@ -115,7 +115,7 @@ async def test_a_full_transmit_queue_is_waited_for_and_who_waits_too_long_is_tol
 async def test_who_waits_for_the_transmit_queue_goes_before_who_comes_later(
     vcan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("protocols.can.socketcan._RETRY_S", 0.1)
+    monkeypatch.setattr("protocols.can.buses.socketcan._RETRY_S", 0.1)
     run("tc", "qdisc", "add", "dev", vcan, "root", "netem", "delay", "60s", "limit", "1")
     async with opened(vcan) as (bus, ear):
         await bus.send(Frame(0, 0x1, b"first"), 5)

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from can_databases import differences, loaded
 
-from protocols.can.database import FORMATS, load
+from protocols.can.signals.database import FORMATS, load
 
 FOLDER = Path(__file__).parents[2] / ".cache" / "peers"
 FILES = FOLDER / f"cantools-{importlib.metadata.version('cantools')}" / "tests" / "files"

@@ -12,9 +12,9 @@ import pytest
 import tshark
 from canutils import content, parse_line
 
-from protocols.can import logs
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, FDF, OWN, REMOTE, Frame
-from protocols.can.writers import WRITERS
+from protocols.can.recordings import logs
+from protocols.can.recordings.writers import WRITERS
 
 START_NS = 1_790_000_000_000_000_000
 CLASSICAL = [

@@ -83,6 +83,12 @@ class Heard:
     def missed(self, cycles: int, period: float) -> None:
         self.missed_cycles += cycles
 
+    def frames(self, body: bytes, time_ns: int) -> None:
+        raise AssertionError("Modbus has no frames")
+
+    def lost(self, count: int, reason: str) -> None:
+        raise AssertionError(f"lost {count}: {reason}")
+
     async def until(self, point: str, value: object) -> None:
         async with asyncio.timeout(10):
             while (await self.samples.get()).values.get(point) != value:

@@ -14,8 +14,8 @@ from cantools.database.namedsignalvalue import NamedSignalValue
 from cantools.database.utils import decode_data
 from hypothesis import strategies as st
 
-from protocols.can.database import from_cantools
-from protocols.can.decoder import compile_decoder
+from protocols.can.signals.database import from_cantools
+from protocols.can.signals.decoder import compile_decoder
 
 FACTORS = (1, 1, 2, -3, 10, 0.5, 0.1, -0.25, 1.0, 4.0, 1e-3, 0.0625)
 OFFSETS = (0, 0, 0, -40, 100, 0.5, -273.15, 32.0)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from protocols.can.config import CanDevice
-from protocols.can.database import Message, load
-from protocols.can.decoder import compile_decoder
 from protocols.can.frame import Frame
+from protocols.can.signals.database import Message, load
+from protocols.can.signals.decoder import compile_decoder
 
 _DATABASE = """
 VERSION ""

@@ -5,8 +5,8 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.can.acceptance import MAX_FILTERS, Acceptance
 from protocols.can.bus import Filter
+from protocols.can.buses.acceptance import MAX_FILTERS, Acceptance
 from protocols.can.filters import exactly, passes
 from protocols.can.frame import ERROR, EXTENDED, EXTENDED_MASK, REMOTE
 

@@ -4,9 +4,9 @@ import ctypes
 from collections.abc import Sequence
 from typing import ClassVar
 
-from protocols.can.bcm import CAN_FD_FRAME, SETTIMER, STARTTIMER, TX_DELETE, TX_SETUP, message
+from protocols.can.buses.bcm import CAN_FD_FRAME, SETTIMER, STARTTIMER, TX_DELETE, TX_SETUP, message
+from protocols.can.buses.layout import CLASSIC, FD, pack
 from protocols.can.frame import BRS, EXTENDED, FDF, Frame
-from protocols.can.layout import CLASSIC, FD, pack
 
 
 class _Interval(ctypes.Structure):

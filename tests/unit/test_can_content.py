@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.can import config
-from protocols.can.database import Message, Signal
-from protocols.can.encoder import pack
-from protocols.can.protect import protect
+from protocols.can.signals.database import Message, Signal
+from protocols.can.signals.encoder import pack
+from protocols.can.signals.protect import protect
 from sim import waveforms
 from sim.behaviour import Behaviour
 from sim.can.content import MOST_PAGES, Content, first_value, selections

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.can import database
-from protocols.can.database import Message, Signal, load
 from protocols.can.frame import EXTENDED
+from protocols.can.signals import database
+from protocols.can.signals.database import Message, Signal, load
 
 FOLDER = Path(__file__).parent / "databases"
 WRONG = FOLDER / "wrong"

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.base import Quality
-from protocols.can.database import Message, Signal, from_cantools
-from protocols.can.decoder import DecodePoints, compile_decoder, compile_points
 from protocols.can.point import CanPoint
+from protocols.can.signals.database import Message, Signal, from_cantools
+from protocols.can.signals.decoder import DecodePoints, compile_decoder, compile_points
 
 PUBLIC = sorted(
     path for path in Path(canmatrix.__file__).parent.rglob("*") if path.suffix in (".dbc", ".arxml")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from protocols.base import DriverError
-from protocols.can.echoes import Echoes
+from protocols.can.buses.echoes import Echoes
 from protocols.can.frame import BRS, ESI, FDF, OWN, Frame
 
 

@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from protocols.base import Refused, Value
-from protocols.can.database import Database, Message, Signal, from_cantools
-from protocols.can.decoder import compile_decoder, compile_points
-from protocols.can.encoder import initial_values, pack, place, raw_of, selection
 from protocols.can.point import CanPoint
+from protocols.can.signals.database import Database, Message, Signal, from_cantools
+from protocols.can.signals.decoder import compile_decoder, compile_points
+from protocols.can.signals.encoder import initial_values, pack, place, raw_of, selection
 
 
 def _signal(length: int = 8, **fields: Any) -> Signal:

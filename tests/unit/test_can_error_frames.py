@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.can.bus import BusState
-from protocols.can.errors import Controller, describe
+from protocols.can.buses.errors import Controller, describe
+from protocols.can.buses.netlink import Link
 from protocols.can.frame import ERROR, Frame
-from protocols.can.netlink import Link
 
 
 def error(classes: int, *data: int) -> Frame:

@@ -8,12 +8,12 @@ from unittest.mock import Mock
 import pytest
 
 from protocols.base import DriverError
-from protocols.can import bcm, netlink, socketcan
 from protocols.can.bus import BusStatus
+from protocols.can.buses import bcm, netlink, socketcan
+from protocols.can.buses.interface import check, why_lost
+from protocols.can.buses.netlink import Link
 from protocols.can.config import Connection
 from protocols.can.frame import Frame
-from protocols.can.interface import check, why_lost
-from protocols.can.netlink import Link
 
 CAN0: dict[str, Any] = {
     "name": "can0",

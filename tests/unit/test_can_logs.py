@@ -16,9 +16,9 @@ from can_frames import RECORDINGS, START_NS, seen
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from protocols.can import logs
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, EXTENDED_MASK, FDF, LOCAL, OWN, REMOTE, Frame
-from protocols.can.writers import WRITERS
+from protocols.can.recordings import logs
+from protocols.can.recordings.writers import WRITERS
 
 bounded = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

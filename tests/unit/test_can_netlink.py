@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.can import netlink
 from protocols.can.bus import BusState
-from protocols.can.netlink import Link, link, make_vcan, parse_link, parse_messages, remove
+from protocols.can.buses import netlink
+from protocols.can.buses.netlink import Link, link, make_vcan, parse_link, parse_messages, remove
 
 
 def attribute(kind: int, data: bytes) -> bytes:

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from protocols.can import config
 from protocols.can.config import Answer
-from protocols.can.database import Message, Signal
-from protocols.can.encoder import pack
 from protocols.can.frame import BRS, FDF, REMOTE
+from protocols.can.signals.database import Message, Signal
+from protocols.can.signals.encoder import pack
 from sim.behaviour import Behaviour
 from sim.can.answers import Answers
 from sim.can.content import Content

@@ -10,20 +10,19 @@ from hypothesis import strategies as st
 
 from protocols.base import DriverError
 from protocols.can.config import CanDevice
-from protocols.can.database import Message, Signal, from_cantools
-from protocols.can.decoder import compile_decoder
-from protocols.can.packer import Packer, extract
+from protocols.can.config import Message as Settings
 from protocols.can.point import CanPoint
+from protocols.can.signals.database import Message, Signal, from_cantools
+from protocols.can.signals.decoder import compile_decoder
+from protocols.can.signals.packer import Packer, extract
 
 
 def packer(message: Message, points: dict[str, dict[str, Any]], **settings: Any) -> Packer:
     """A packer for a message without a file; `points` by their signals' names."""
     connection = {"interface": "virtual", "channel": "none", "fd": True}
-    device = CanDevice.model_construct(
-        connection=connection,
-        messages={message.name: CanDevice.model_fields["messages"].annotation.__args__[1](**settings)},  # type: ignore[union-attr]  # Mapping[str, Message]
-        points={},
-    )
+    content = {"protocol": "can", "connection": connection, "frames": {}}
+    device = CanDevice.model_validate(content)
+    device.__dict__["messages"] = {message.name: Settings.model_validate(settings)}
     made: dict[str, CanPoint] = {}
     for name, fields in points.items():
         made[name] = CanPoint(signal=name, access="rw", **fields)

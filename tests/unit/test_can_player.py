@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.can import logs
-from protocols.can.candump import CandumpWriter
 from protocols.can.frame import ERROR, Frame
-from protocols.can.player import Played, play
+from protocols.can.recordings import logs
+from protocols.can.recordings.candump import CandumpWriter
+from protocols.can.recordings.player import Played, play
 
 MS = 1_000_000
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from protocols.can.config import Checksum, Counter
 from protocols.can.config import Message as Settings
-from protocols.can.database import Message, Signal
-from protocols.can.protect import last_count, protect
+from protocols.can.signals.database import Message, Signal
+from protocols.can.signals.protect import last_count, protect
 
 INTEL = {"crc": Signal("crc", 0, 8, True), "count": Signal("count", 8, 4, True)}
 MOTOROLA = {"crc": Signal("crc", 7, 8, False), "count": Signal("count", 11, 4, False)}

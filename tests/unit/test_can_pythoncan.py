@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.base import DriverError
+from protocols.can.buses.pythoncan import PythonCan
+from protocols.can.buses.pythoncan_inbox import BATCH_MOST, Batch, Inbox
+from protocols.can.buses.pythoncan_interfaces import INTERFACES, arguments, echoes, open_error
+from protocols.can.buses.pythoncan_messages import ERROR_PROTOCOL, Stamps, frame_of, message_of
+from protocols.can.buses.pythoncan_threads import Echoes, Job, Turns
 from protocols.can.config import Connection
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, FD_LENGTHS, FDF, OWN, REMOTE, Frame
-from protocols.can.pythoncan import PythonCan
-from protocols.can.pythoncan_inbox import BATCH_MOST, Batch, Inbox
-from protocols.can.pythoncan_interfaces import INTERFACES, arguments, echoes, open_error
-from protocols.can.pythoncan_messages import ERROR_PROTOCOL, Stamps, frame_of, message_of
-from protocols.can.pythoncan_threads import Echoes, Job, Turns
 
 identifiers = st.integers(0, 0x7FF) | st.integers(0, 0x1FFFFFFF).map(lambda number: number | EXTENDED)
 classical = st.builds(Frame, st.just(7), identifiers, st.binary(max_size=8), st.just(0))
@@ -253,7 +253,7 @@ def test_echoes_that_do_not_come_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
     old = begun(Frame(0, 5, b"x"))
     row.expect(old)
     later = time.monotonic() + 61
-    monkeypatch.setattr("protocols.can.pythoncan_threads.time.monotonic", lambda: later)
+    monkeypatch.setattr("protocols.can.buses.pythoncan_threads.time.monotonic", lambda: later)
     row.expect(begun(Frame(0, 6, b"x")))
     assert row.match(Frame(9, 5, b"x")) is None
     assert row.match(Frame(9, 6, b"x")) is not None
@@ -275,7 +275,7 @@ def test_turns_keep_their_rhythm_and_skip_what_is_late(monkeypatch: pytest.Monke
     turns = Turns([Frame(0, 1, b"a"), Frame(0, 1, b"b")], 0.5, 1.0)
     assert [turns.next().frame.data for _ in range(3)] == [b"a", b"b", b"a"]
     for now, due in ((100.0, 100.5), (100.4, 100.5), (100.6, 101.0), (102.1, 102.5)):
-        monkeypatch.setattr("protocols.can.pythoncan_threads.time.monotonic", lambda now=now: now)
+        monkeypatch.setattr("protocols.can.buses.pythoncan_threads.time.monotonic", lambda now=now: now)
         assert turns.due_after(100.0) == pytest.approx(due)
 
 

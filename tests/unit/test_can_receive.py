@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.can import receive
+from protocols.can.buses import receive
+from protocols.can.buses.layout import CLASSIC, FD, pack, why_unsendable
+from protocols.can.buses.receive import BATCH, Receiver, prefer_hardware
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, FD_LENGTHS, FDF, REMOTE, Frame
-from protocols.can.layout import CLASSIC, FD, pack, why_unsendable
-from protocols.can.receive import BATCH, Receiver, prefer_hardware
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -6,7 +6,7 @@ from typing import Any
 from protocols.base import Refused
 from protocols.can.config import CanDevice
 from protocols.can.frame import Frame
-from protocols.can.recorder import Recorder
+from protocols.can.recordings.recorder import Recorder
 
 
 class Recording:

@@ -6,9 +6,9 @@ from typing import BinaryIO, Final, NamedTuple
 import msgspec
 
 from protocols.base import Value
-from protocols.can.database import Database, Message, Signal
-from protocols.can.decoder import Decode, compile_decoder
 from protocols.can.frame import ERROR, EXTENDED, EXTENDED_MASK, REMOTE, Frame
+from protocols.can.signals.database import Database, Message, Signal
+from protocols.can.signals.decoder import Decode, compile_decoder
 from protocols.timestamps import rfc3339
 
 SIGNAL_COLUMNS: Final = ("time", "message", "signal", "value", "label", "unit")

@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from protocols.base import Value
-from protocols.can.database import Message, Signal
-from protocols.can.decoder import FLOATS, route
+from protocols.can.signals.database import Message, Signal
+from protocols.can.signals.decoder import FLOATS, route
 
 if TYPE_CHECKING:
     from protocols.can.point import CanPoint

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 from protocols.base import DriverError
 from protocols.can.config import Record
 from protocols.can.frame import Frame
-from protocols.can.writers import WRITERS, Writer
+from protocols.can.recordings.writers import WRITERS, Writer
 
 WAITING_MOST: Final = 65_536
 """Frames that may wait for the disk: about a second of eight full buses of 1 Mbit/s."""

@@ -7,8 +7,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from protocols.can.blf import read_blf
-from protocols.can.candump import read_candump
 from protocols.can.frame import (
     BRS,
     ERROR,
@@ -22,8 +20,10 @@ from protocols.can.frame import (
     STANDARD_MASK,
     Frame,
 )
-from protocols.can.pcapng import read_pcap
-from protocols.can.table import COLUMNS, read_csv
+from protocols.can.recordings.blf import read_blf
+from protocols.can.recordings.candump import read_candump
+from protocols.can.recordings.pcapng import read_pcap
+from protocols.can.recordings.table import COLUMNS, read_csv
 
 if TYPE_CHECKING:
     import can

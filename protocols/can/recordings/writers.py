@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, Final, Protocol
 
-from protocols.can.asc import AscWriter
-from protocols.can.blf import BlfWriter
-from protocols.can.candump import CandumpWriter
 from protocols.can.frame import Frame
-from protocols.can.pcapng import PcapngWriter
-from protocols.can.table import CsvWriter
+from protocols.can.recordings.asc import AscWriter
+from protocols.can.recordings.blf import BlfWriter
+from protocols.can.recordings.candump import CandumpWriter
+from protocols.can.recordings.pcapng import PcapngWriter
+from protocols.can.recordings.table import CsvWriter
 
 
 class Writer(Protocol):

@@ -6,7 +6,6 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from protocols.can.database import Database
 from protocols.can.frame import (
     BRS,
     ERROR,
@@ -20,8 +19,9 @@ from protocols.can.frame import (
     STANDARD_MASK,
     Frame,
 )
-from protocols.can.signals import Decoder
-from protocols.can.table import kind_of
+from protocols.can.recordings.decoded import Decoder
+from protocols.can.recordings.table import kind_of
+from protocols.can.signals.database import Database
 
 _TIME: Final = pa.timestamp("ns", tz="UTC")
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())

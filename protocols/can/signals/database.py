@@ -109,7 +109,7 @@ class Database:
 
     def encode(self, message: str, values: Mapping[str, Value]) -> bytes:
         """The payload with scaled values (or labels) of all signals that it has; see `encoder.pack`."""
-        from protocols.can.encoder import pack
+        from protocols.can.signals.encoder import pack
 
         return pack(self.messages[message], values)
 

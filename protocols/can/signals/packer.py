@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from protocols.base import DriverError, Value
 from protocols.can.config import CanDevice
-from protocols.can.database import Message, Signal
-from protocols.can.decoder import route
-from protocols.can.encoder import initial_values, pack, place, raw_of
-from protocols.can.protect import last_count, protect
+from protocols.can.signals.database import Message, Signal
+from protocols.can.signals.decoder import route
+from protocols.can.signals.encoder import initial_values, pack, place, raw_of
+from protocols.can.signals.protect import last_count, protect
 
 
 class Packer:

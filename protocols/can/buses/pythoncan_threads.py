@@ -17,13 +17,13 @@ import structlog
 
 from protocols.base import DriverError
 from protocols.can.bus import BusState, Filter
+from protocols.can.buses.pythoncan_inbox import Inbox
+from protocols.can.buses.pythoncan_interfaces import arguments, causes, echoes, interface_of, reason_of
+from protocols.can.buses.pythoncan_messages import Stamps, frame_of, message_of
+from protocols.can.buses.pythoncan_multicast import ReceiveQueue
 from protocols.can.config import Connection
 from protocols.can.filters import passes
 from protocols.can.frame import ERROR, FDF, OWN, Frame, format_id
-from protocols.can.pythoncan_inbox import Inbox
-from protocols.can.pythoncan_interfaces import arguments, causes, echoes, interface_of, reason_of
-from protocols.can.pythoncan_messages import Stamps, frame_of, message_of
-from protocols.can.pythoncan_multicast import ReceiveQueue
 
 if TYPE_CHECKING:
     import can

@@ -17,15 +17,15 @@ from typing import Any, Final
 import structlog
 
 from protocols.base import DriverError
-from protocols.can.bcm import LONGEST_S, MAX_FRAMES
 from protocols.can.bus import BusState, BusStatus, Filter, Listener, Periodic
+from protocols.can.buses.bcm import LONGEST_S, MAX_FRAMES
+from protocols.can.buses.errors import Controller
+from protocols.can.buses.layout import why_unsendable
+from protocols.can.buses.pythoncan_inbox import Inbox
+from protocols.can.buses.pythoncan_interfaces import echoes, interface_of, open_error
+from protocols.can.buses.pythoncan_threads import Job, Session, Turns
 from protocols.can.config import Connection
-from protocols.can.errors import Controller
 from protocols.can.frame import FDF, Frame, format_id
-from protocols.can.layout import why_unsendable
-from protocols.can.pythoncan_inbox import Inbox
-from protocols.can.pythoncan_interfaces import echoes, interface_of, open_error
-from protocols.can.pythoncan_threads import Job, Session, Turns
 
 _log = structlog.get_logger("can")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from protocols.can.frame import ERROR, Frame
 
 if TYPE_CHECKING:
-    from protocols.can.pythoncan_threads import Job
+    from protocols.can.buses.pythoncan_threads import Job
 
 BATCH_MOST: Final = 512
 """Frames that are handed over at once: the loop has other work too."""

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from typing import Final
 
 from protocols.base import DriverError
-from protocols.can import netlink
-from protocols.can.acceptance import Acceptance
-from protocols.can.bcm import BroadcastManager
 from protocols.can.bus import BusState, BusStatus, Filter, Listener, Periodic
+from protocols.can.buses import netlink
+from protocols.can.buses.acceptance import Acceptance
+from protocols.can.buses.bcm import BroadcastManager
+from protocols.can.buses.echoes import Echoes
+from protocols.can.buses.errors import ALL_CLASSES, RESTARTED, Controller, describe
+from protocols.can.buses.interface import check, why_lost
+from protocols.can.buses.layout import pack, why_unsendable
+from protocols.can.buses.receive import BATCH, Receiver
 from protocols.can.config import Connection
-from protocols.can.echoes import Echoes
-from protocols.can.errors import ALL_CLASSES, RESTARTED, Controller, describe
 from protocols.can.frame import ERROR, LOCAL, OWN, Frame, format_id
-from protocols.can.interface import check, why_lost
-from protocols.can.layout import pack, why_unsendable
-from protocols.can.receive import BATCH, Receiver
 
 ROUNDS: Final = 4
 """Most batches that are taken before others on the loop have their turn."""

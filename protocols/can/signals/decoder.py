@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from protocols.base import Quality, Value
-from protocols.can.database import Message, Signal
+from protocols.can.signals.database import Message, Signal
 
 if TYPE_CHECKING:
     from protocols.can.point import CanPoint

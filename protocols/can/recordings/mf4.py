@@ -10,10 +10,10 @@ from asammdf import MDF, Signal, Source
 from can.io.mf4 import ERR_DTYPE, RTR_DTYPE, STD_DTYPE
 
 from protocols.base import Value
-from protocols.can.database import Database
-from protocols.can.database import Signal as DatabaseSignal
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, EXTENDED_MASK, FDF, LOCAL, OWN, REMOTE, Frame
-from protocols.can.signals import Decoder, Known
+from protocols.can.recordings.decoded import Decoder, Known
+from protocols.can.signals.database import Database
+from protocols.can.signals.database import Signal as DatabaseSignal
 
 _ROWS: Final = 32 * 1024
 """Rows of a group that are handed to asammdf at once: one by one costs 157 us each, and so 0.7."""

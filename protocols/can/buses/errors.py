@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from protocols.can.bus import BusState
+from protocols.can.buses.netlink import Link
 from protocols.can.frame import ERROR, EXTENDED_MASK, Frame
-from protocols.can.netlink import Link
 
 TX_TIMEOUT = 0x001
 LOST_ARBITRATION = 0x002

@@ -19,7 +19,7 @@ from udsoncan.services import (
 
 from protocols.base import Refused
 from protocols.can.arguments import flag, hexadecimal
-from protocols.can.isotp import MESSAGE_MOST, number
+from protocols.can.diagnostics.isotp import MESSAGE_MOST, number
 
 
 class Asked(NamedTuple):
@@ -40,14 +40,14 @@ class Service(NamedTuple):
     """Raises Refused."""
 
 
-class _Raw(DidCodec):  # type: ignore[misc]  # udsoncan's base is untyped
+class _Raw(DidCodec):
     """A data identifier's content as it is: all that is left of the answer."""
 
     def encode(self, *values: Any, **named: Any) -> bytes:
         return bytes(values[0])
 
-    def decode(self, payload: bytes, *values: Any, **named: Any) -> bytes:
-        return payload
+    def decode(self, did_payload: bytes) -> bytes:
+        return did_payload
 
     def __len__(self) -> int:
         raise DidCodec.ReadAllRemainingData
@@ -93,7 +93,7 @@ def _same(what: str, answered: int, asked: int) -> None:
 
 def _read_data(args: Mapping[str, Any]) -> Asked:
     did = number(args, "did", 0, 0xFFFF)
-    codecs = {did: _Raw()}
+    codecs: dict[int | str, str | DidCodec | type[DidCodec]] = {did: _Raw()}
     request = ReadDataByIdentifier.make_request([did], codecs)
 
     def interpret(response: Response) -> Any:

@@ -18,8 +18,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from protocols.can.database import Message, Signal
-from protocols.can.encoder import place
+from protocols.can.signals.database import Message, Signal
+from protocols.can.signals.encoder import place
 
 if TYPE_CHECKING:
     from protocols.can.config import Checksum

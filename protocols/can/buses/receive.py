@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from protocols.can.buses.layout import CLASSIC, FD, MAX_CLASSIC
 from protocols.can.frame import BRS, ERROR, ESI, FDF, LOCAL, OWN, REMOTE, Frame
-from protocols.can.layout import CLASSIC, FD, MAX_CLASSIC
 
 BATCH: Final = 128
 """Most frames of one call."""

@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Iterator
 
 from protocols.base import DriverError
-from protocols.can import netlink
+from protocols.can.buses import netlink
+from protocols.can.buses.layout import FD_MTU
 from protocols.can.config import Connection
-from protocols.can.layout import FD_MTU
 
 _USUAL_BITRATE = 500_000
 

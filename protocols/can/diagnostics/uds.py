@@ -7,9 +7,9 @@ from typing import Any, Final
 from protocols.base import DriverError, Refused
 from protocols.can.arguments import check_names, seconds
 from protocols.can.config import Connection
-from protocols.can.exchange import Exchange
+from protocols.can.diagnostics.exchange import Exchange
+from protocols.can.diagnostics.isotp import LINK_ARGUMENTS, Conversation, link_of
 from protocols.can.frame import format_id
-from protocols.can.isotp import LINK_ARGUMENTS, Conversation, link_of
 
 _NEGATIVE: Final = 0x7F
 _PENDING: Final = 0x78
@@ -31,7 +31,7 @@ async def carry_out(args: Mapping[str, Any], exchange: Exchange, connection: Con
             `Exchange.send`.
     """
     try:
-        from protocols.can.uds_services import SERVICES
+        from protocols.can.diagnostics.uds_services import SERVICES
     except ImportError as error:
         text = "UDS needs the package udsoncan; install hilgate[uds]"
         raise DriverError("device-error", text) from error

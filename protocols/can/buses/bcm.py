@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from protocols.base import DriverError
+from protocols.can.buses.layout import pack
 from protocols.can.frame import FDF, Frame, format_id
-from protocols.can.layout import pack
 
 MAX_FRAMES: Final = 256
 """Frames that one task sends in turn (MAX_NFRAMES in net/can/bcm.c)."""

@@ -15,7 +15,7 @@ import msgspec
 from protocols.base import DriverError, Refused
 from protocols.can.arguments import check_names, flag, hexadecimal, identifier, seconds
 from protocols.can.config import Connection
-from protocols.can.exchange import Exchange
+from protocols.can.diagnostics.exchange import Exchange
 from protocols.can.frame import BRS, EXTENDED, EXTENDED_MASK, FDF, OWN, REMOTE, Frame, format_id
 from protocols.timestamps import rfc3339
 

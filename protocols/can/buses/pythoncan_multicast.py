@@ -32,8 +32,9 @@ class ReceiveQueue:
         figures = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         if len(figures) < _MEMINFO.size:
             return 0
-        drops = _MEMINFO.unpack(figures)[-1]
-        more, self._seen = (drops - self._seen) & 0xFFFF_FFFF, drops
+        drops: int = _MEMINFO.unpack(figures)[-1]
+        more: int = (drops - self._seen) & 0xFFFF_FFFF
+        self._seen = drops
         return more
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from protocols.can.bus import BusState
-from protocols.can.layout import FD_MTU
+from protocols.can.buses.layout import FD_MTU
 
 NAME_MAX: Final = 15
 """Bytes of an interface's name."""

@@ -1,0 +1,1 @@
+"""Recordings of a bus: written while it runs, read, played and converted."""
