@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import BinaryIO, Final
 
 from protocols.can.frame import BRS, ERROR, ESI, EXTENDED, EXTENDED_MASK, FDF, LOCAL, OWN, REMOTE, Frame
+from protocols.can.recordings.stream import StreamWriter
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -16,7 +17,7 @@ _DLC_OF: Final = {length: dlc for dlc, length in enumerate((*range(9), 12, 16, 2
 _FLAG_FDF, _FLAG_BRS, _FLAG_ESI = 1 << 12, 1 << 13, 1 << 14
 
 
-class AscWriter:
+class AscWriter(StreamWriter):
     """Writes frames as lines, with stamps since the first.
 
     Lost are: what is under a microsecond, what an error frame says and its direction, and stamps before the
@@ -24,13 +25,8 @@ class AscWriter:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        super().__init__(file)
         self._start_us: int | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes by now."""
-        return self._file.tell()
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Adds frames.
@@ -57,14 +53,6 @@ class AscWriter:
             f"date {started}\nbase hex  timestamps absolute\ninternal events logged\n"
             f"Begin Triggerblock {started}\n   0.000000 Start of measurement\n".encode()
         )
-
-    def flush(self) -> None:
-        """Gives the operating system what was written.
-
-        Raises:
-            OSError: it does not take it.
-        """
-        self._file.flush()
 
     def finish(self) -> None:
         """Completes the file; it is still open.

@@ -22,6 +22,7 @@ from protocols.can.frame import (
     STANDARD_MASK,
     Frame,
 )
+from protocols.can.recordings.stream import StreamWriter
 
 _LINE: Final = re.compile(
     r"\((?P<seconds>\d{1,11})\.(?P<fraction>\d{6}|\d{9})\)\s+(?P<channel>\S{1,64})\s+"
@@ -34,18 +35,13 @@ _INTERFACE_MOST: Final = 15
 """Characters in the name of a network interface (IFNAMSIZ of linux/if.h, less the end)."""
 
 
-class CandumpWriter:
+class CandumpWriter(StreamWriter):
     """Writes frames as lines; lost is what is under a microsecond."""
 
     def __init__(self, file: BinaryIO, channel: str) -> None:
         """`channel` stands for the interface; canplayer maps it (`canplayer -I FILE can0=CHANNEL`)."""
-        self._file = file
+        super().__init__(file)
         self._channel = channel[:_INTERFACE_MOST]
-
-    @property
-    def size(self) -> int:
-        """Bytes by now."""
-        return self._file.tell()
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Adds frames.
@@ -70,22 +66,6 @@ class CandumpWriter:
             direction = "T" if flags & (OWN | LOCAL) else "R"
             lines.append(f"({seconds:010d}.{rest:06d}) {channel} {identifier}#{text} {direction}\n")
         self._file.write("".join(lines).encode())
-
-    def flush(self) -> None:
-        """Gives the operating system what was written.
-
-        Raises:
-            OSError: it does not take it.
-        """
-        self._file.flush()
-
-    def finish(self) -> None:
-        """Completes the file; it is still open.
-
-        Raises:
-            OSError: the file does not take it.
-        """
-        self._file.flush()
 
 
 def read_candump(lines: Iterator[str], wrong: Callable[[str], Exception]) -> Iterator[Frame]:

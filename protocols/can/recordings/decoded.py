@@ -7,6 +7,7 @@ import msgspec
 
 from protocols.base import Value
 from protocols.can.frame import ERROR, EXTENDED, EXTENDED_MASK, REMOTE, Frame
+from protocols.can.recordings.stream import StreamWriter
 from protocols.can.signals.database import Database, Message, Signal
 from protocols.can.signals.decoder import Decode, compile_decoder
 from protocols.timestamps import rfc3339
@@ -66,18 +67,13 @@ def labels_of(signal: Signal) -> Mapping[Value, str]:
     return {raw * signal.scale + signal.offset: label for raw, label in signal.choices.items()}
 
 
-class SignalCsvWriter:
+class SignalCsvWriter(StreamWriter):
     """Writes decoded signals as lines of CSV, a line for each."""
 
     def __init__(self, file: BinaryIO, database: Database) -> None:
-        self._file = file
+        super().__init__(file)
         self.decoder = Decoder(database)
         file.write(f"{','.join(SIGNAL_COLUMNS)}\n".encode())
-
-    @property
-    def size(self) -> int:
-        """Bytes by now."""
-        return self._file.tell()
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Adds frames.
@@ -92,22 +88,6 @@ class SignalCsvWriter:
                 label = _field(labels[name].get(value, ""))
                 lines.append(f"{head},{_field(name)},{value},{label},{_field(units[name])}\n")
         self._file.write("".join(lines).encode())
-
-    def flush(self) -> None:
-        """Gives the operating system what was written.
-
-        Raises:
-            OSError: it does not take it.
-        """
-        self._file.flush()
-
-    def finish(self) -> None:
-        """Completes the file; it is still open.
-
-        Raises:
-            OSError: the file does not take it.
-        """
-        self._file.flush()
 
 
 def _field(text: str) -> str:

@@ -22,6 +22,7 @@ from protocols.can.frame import (
     STANDARD_MASK,
     Frame,
 )
+from protocols.can.recordings.stream import StreamWriter
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _BYTE_ORDER: Final = 0x1A2B3C4D
@@ -56,20 +57,15 @@ _FLAGS: Final = {
 }
 
 
-class PcapngWriter:
+class PcapngWriter(StreamWriter):
     """Writes frames with stamps in nanoseconds; nothing is lost but whether OWN or LOCAL."""
 
     def __init__(self, file: BinaryIO, channel: str) -> None:
-        self._file = file
+        super().__init__(file)
         section = struct.pack("<IHHq", _BYTE_ORDER, 1, 0, _SECTION_ANY_LENGTH)
         options = _option(_OPTION_NAME, channel.encode()) + _option(_OPTION_RESOLUTION, b"\x09") + _END
         interface = struct.pack("<HHI", _LINK_TYPE, 0, 0) + options
         file.write(_block(_SECTION, section) + _block(_INTERFACE, interface))
-
-    @property
-    def size(self) -> int:
-        """Bytes by now."""
-        return self._file.tell()
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Adds frames.
@@ -87,22 +83,6 @@ class PcapngWriter:
             direction = _OUTBOUND if flags & (OWN | LOCAL) else _INBOUND
             blocks.append(_block(_PACKET, head + packet + _FLAGS[direction]))
         self._file.write(b"".join(blocks))
-
-    def flush(self) -> None:
-        """Gives the operating system what was written.
-
-        Raises:
-            OSError: it does not take it.
-        """
-        self._file.flush()
-
-    def finish(self) -> None:
-        """Completes the file; it is still open.
-
-        Raises:
-            OSError: the file does not take it.
-        """
-        self._file.flush()
 
 
 class _Interface(NamedTuple):

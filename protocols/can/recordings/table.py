@@ -22,6 +22,7 @@ from protocols.can.frame import (
     STANDARD_MASK,
     Frame,
 )
+from protocols.can.recordings.stream import StreamWriter
 from protocols.timestamps import rfc3339
 
 COLUMNS: Final = ("time", "id", "extended", "type", "direction", "fd", "brs", "esi", "length", "data")
@@ -38,17 +39,12 @@ def kind_of(frame: Frame) -> str:
     return "error" if frame.can_id & ERROR else "remote" if frame.can_id & REMOTE else "data"
 
 
-class CsvWriter:
+class CsvWriter(StreamWriter):
     """Writes frames as lines; nothing is lost but whether OWN or LOCAL."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        super().__init__(file)
         file.write(f"{','.join(COLUMNS)}\n".encode())
-
-    @property
-    def size(self) -> int:
-        """Bytes by now."""
-        return self._file.tell()
 
     def write(self, frames: Sequence[Frame]) -> None:
         """Adds frames.
@@ -68,22 +64,6 @@ class CsvWriter:
                 f"{direction},{bits},{len(data)},{payload}\n"
             )
         self._file.write("".join(lines).encode())
-
-    def flush(self) -> None:
-        """Gives the operating system what was written.
-
-        Raises:
-            OSError: it does not take it.
-        """
-        self._file.flush()
-
-    def finish(self) -> None:
-        """Completes the file; it is still open.
-
-        Raises:
-            OSError: the file does not take it.
-        """
-        self._file.flush()
 
 
 def read_csv(lines: Iterator[str], wrong: Callable[[str], Exception]) -> Iterator[Frame]:
