@@ -1,5 +1,6 @@
 """Tables for people. Whatever came from a bus or a broker is shown without its control characters."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -234,8 +235,12 @@ def _data(op: Any, data: Mapping[str, Any]) -> Iterable[RenderableType]:
         return [_readings(data)]
     made = table("field", "value")
     for key, item in data.items():
-        made.add_row(plain(key), value(item) if not isinstance(item, Mapping | list) else plain(item))
+        made.add_row(plain(key), value(item) if not isinstance(item, Mapping | list) else plain(_json(item)))
     return [made] if data else []
+
+
+def _json(item: Any) -> str:
+    return json.dumps(item, ensure_ascii=False)
 
 
 def safe_points(points: Iterable[Any]) -> Table:

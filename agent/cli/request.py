@@ -39,6 +39,10 @@ _BELONGS = {
 """The options that become fields, with the operations that have them."""
 
 
+_HEX = ("data", "answer_data", "id", "answer_id", "tx", "rx")
+"""Arguments of `call` that are hex whatever they look like: payloads and arbitration ids."""
+
+
 def body(op: str, words: Sequence[str], options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """The JSON body of a command, but for a lease's token.
 
@@ -69,7 +73,7 @@ def _fields(op: str, words: list[str]) -> dict[str, Any]:
         case "write", [device, first, *more]:
             return {"op": op, "device": device, "values": assignments([first, *more])}
         case "call", [device, method, *arguments]:
-            return {"op": op, "device": device, "method": method, "args": assignments(arguments)}
+            return {"op": op, "device": device, "method": method, "args": _arguments(arguments)}
         case "reserve", [holder, time]:
             return {"op": op, "holder": holder, "ttl_s": _seconds(time)}
         case "record", [("start" | "stop") as what, *more]:
@@ -82,6 +86,16 @@ def _fields(op: str, words: list[str]) -> dict[str, Any]:
         ):
             return {"op": op}
     raise Failure(f"Write it as: hilgate send BENCH {USAGE[op]}", Exit.USAGE)
+
+
+def _arguments(words: Sequence[str]) -> dict[str, Any]:
+    """Arguments of a call; those in hex stay text where they look like a number: `data=1122`, `data=1e10`."""
+    found = assignments(words)
+    for word in words:
+        name, _, text = word.partition("=")
+        if name in _HEX and isinstance(found[name], int | float):
+            found[name] = text
+    return found
 
 
 def _format(words: Sequence[str]) -> dict[str, Any]:

@@ -280,3 +280,9 @@ def test_the_picture_says_who_has_the_bench(lease: dict[str, Any], said: str) ->
     shown = text(render.bench(one, {}, NOW.timestamp(), 120))
     assert said in shown
     assert "\x1b[2J" not in shown
+
+
+def test_what_a_call_gave_is_shown_as_it_would_be_typed() -> None:
+    running = {"x": {"id": "123", "data": ["00"], "fd": False}}
+    shown = text(render.result({"op": "call", "status": "ok", "data": {"running": running}}, 0.01))
+    assert '{"x": {"id": "123", "data": ["00"], "fd": false}}' in shown

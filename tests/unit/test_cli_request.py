@@ -101,6 +101,19 @@ def test_any_word_has_a_value_that_json_can_hold(text: str) -> None:
     json.dumps(request.value(text), allow_nan=False)
 
 
+@pytest.mark.parametrize("digits", ["1122", "0102", "00", "1e10", "10E2"])
+@pytest.mark.parametrize("name", ["data", "answer_data", "id", "answer_id", "tx", "rx"])
+def test_hex_of_a_call_is_text_also_where_it_looks_like_a_number(name: str, digits: str) -> None:
+    words = ["drive", "send", f"{name}={digits}", "timeout=2"]
+    assert request.body("call", words)["args"] == {name: digits, "timeout": 2}
+
+
+def test_payloads_in_turn_stay_a_list() -> None:
+    words = ["drive", "periodic", "start=x", 'data=["01", "02"]', "extended=true"]
+    args = request.body("call", words)["args"]
+    assert args == {"start": "x", "data": ["01", "02"], "extended": True}
+
+
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "[" * 100_000])
 def test_what_json_cannot_hold_stays_a_string(text: str) -> None:
     assert request.value(text) == text
