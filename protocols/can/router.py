@@ -48,16 +48,36 @@ class Route:
         self._decoded: Decoded = _NOTHING
         self._waiting: dict[str, Value | Quality] = {}
         """What the next report at a rate is to say."""
+        self._in_turns = any(point.bound[1].selector is not None for point in points)
+        """Whether a frame has only some of the points: then each has a time of its own."""
+        self._times: dict[str, int] = {}
+
+    def restart(self, now: float) -> None:
+        """Forgets what was seen; from now on it is awaited."""
+        self.payload, self.seen, self.stale = None, now, False
+        self.held.clear()
+        self._times.clear()
+        self._waiting = {}
+
+    def time_of(self, point: str) -> int:
+        """When the frame came that a point's value is from."""
+        return self._times.get(point, self.time_ns)
 
     def take(self, frame: Frame, now: float, report: Take) -> None:
         """Takes a frame of this message; `now` is in monotonic seconds."""
         same = frame.data == self.payload and not self.stale
         self.payload, self.time_ns, self.seen, self.stale = frame.data, frame.time_ns, now, False
-        if not self._readable or (same and self.report == "change" and now < self._full_at):
+        if not self._readable:
             return
         if not same:
             self._decoded = self._decode(frame.data)
         values, bad = self._decoded
+        if self._in_turns:
+            self._times.update(dict.fromkeys(values, frame.time_ns))
+            if not values and not bad:
+                return
+        if same and self.report == "change" and now < self._full_at:
+            return
         if self.report is None or self.report == "every":
             if not same:
                 self._hold(values, bad)
@@ -80,7 +100,12 @@ class Route:
         if now >= self._full_at:
             self._full_at = now + self._refresh
         else:
-            values = {name: value for name, value in values.items() if held.get(name) != value}
+            # A label may read like a quality, which equals its text.
+            values = {
+                name: value
+                for name, value in values.items()
+                if (last := held.get(name)) != value or isinstance(last, Quality)
+            }
             bad = {name: why for name, why in bad.items() if held.get(name) is not why}
         self._hold(values, bad)
         if values or bad:
@@ -102,7 +127,8 @@ class Route:
         if now < self.due:
             return False
         if not self.stale:
-            self.stale, self._full_at, self._waiting = True, 0.0, {}
+            self.report_newest(report)
+            self.stale, self._full_at = True, 0.0
             stale = dict.fromkeys(self._readable, Quality.STALE)
             self._hold({}, stale)
             if stale:
@@ -133,8 +159,7 @@ class Router:
     def restart(self, now: float) -> None:
         """Forgets what was seen; from now on messages are awaited."""
         for route in self.routes.values():
-            route.payload, route.seen, route.stale = None, now, False
-            route.held.clear()
+            route.restart(now)
 
     def take(self, batch: Iterable[Frame], now: float, report: Take) -> None:
         """Takes frames in the order of the bus."""
@@ -152,5 +177,5 @@ class Router:
             route = self.of_point[name]
             held[name] = route.held.get(name, Quality.TIMEOUT)
             if not isinstance(held[name], Quality):
-                times.append(route.time_ns)
+                times.append(route.time_of(name))
         return _sample(min(times, default=time.time_ns()), held)
