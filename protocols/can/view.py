@@ -10,6 +10,8 @@ from protocols.can.pcap import Emit, Gatherer
 
 _BURST_S = 0.1
 """With `max_rate`: so much of it may come at once."""
+_STEP_NS = 1_000_000_000
+"""A stamp that is earlier by more than this is no disorder: the clock was set back."""
 _REMEMBERED = 65_536
 """Identifiers of which it is remembered whether they pass."""
 
@@ -74,6 +76,8 @@ class FramesView:
     def _within(self, frames: Sequence[Frame], rate: float) -> Iterator[Frame]:
         """A token bucket by the frames' own time, so that a slow agent does not pass more or less."""
         for frame in frames:
+            if frame.time_ns < self._last_ns - _STEP_NS:
+                self._last_ns = frame.time_ns
             passed_s = max(0, frame.time_ns - self._last_ns) * 1e-9
             self._tokens = min(self._burst, self._tokens + passed_s * rate)
             self._last_ns = max(self._last_ns, frame.time_ns)

@@ -132,6 +132,15 @@ def test_a_slow_bus_loses_nothing_to_its_rate() -> None:
     assert seen.lost == []
 
 
+def test_a_clock_that_was_set_back_holds_no_frames_back() -> None:
+    seen = Seen(max_rate=100)
+    for start in (NOW, NOW - 3600 * 10**9):
+        for i in range(100):
+            seen.view.take([Frame(start + i * 10_000_000, 1, b"")])
+    assert len(seen.frames) == 200
+    assert seen.lost == []
+
+
 async def test_a_window_gathers_and_then_leaves_by_itself() -> None:
     seen = Seen(window=0.01)
     push: Callable[[int], None] = lambda can_id: seen.view.take([Frame(NOW, can_id, b"")])  # noqa: E731
