@@ -75,7 +75,7 @@ def seconds(args: Mapping[str, Any], name: str, default: float | None = None, mo
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = float(value)
         length = parse_duration(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Refused("malformed", f"{name} is a duration, such as '100ms'") from None
     if not 0 < length <= most:
         raise Refused("malformed", f"{name} is more than 0 and at most {most:g} s")

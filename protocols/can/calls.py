@@ -79,9 +79,8 @@ class Calls:
     async def _request(self, args: Mapping[str, Any]) -> Any:
         check_names("request", args, *FRAME_ARGUMENTS, "answer_id", "answer_data", "timeout")
         question = frame(args, self._connection)
-        answer_id = identifier({"id": args.get("answer_id")}, "id") if "answer_id" in args else None
-        if answer_id is None:
-            raise Refused("malformed", "the argument answer_id (an arbitration id) is missing")
+        # `extended` is said of the question only.
+        answer_id = identifier({name: args[name] for name in args if name != "extended"}, "answer_id")
         begins = hexadecimal(args, "answer_data", "")
         timeout = seconds(args, "timeout", self._timeout)
 
@@ -90,16 +89,20 @@ class Calls:
 
         # It watches before it asks: the answer may come right behind the question.
         answer = asyncio.create_task(self._caller.next_frame(answer_id, answers))
+        end = asyncio.get_running_loop().time() + timeout
         try:
             await asyncio.sleep(0)
-            async with asyncio.timeout(timeout):
-                await self._caller.send(question, timeout)
+            # That nobody took the question is another thing than that nobody answered it.
+            await self._caller.send(question, timeout)
+            async with asyncio.timeout_at(end):
                 return _described(await answer)
         except TimeoutError as error:
             text = f"no frame {format_id(answer_id)} answered within {timeout:g} s"
             raise DriverError("timeout", text) from error
         finally:
             answer.cancel()
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # where both failed, the question's failure is said
 
     async def _change_periodic(self, args: Mapping[str, Any]) -> Any:
         actions = [name for name in ("start", "update", "stop", "list") if name in args]
@@ -130,14 +133,14 @@ class Calls:
 
     async def _start(self, name: str, args: Mapping[str, Any]) -> None:
         check_names("periodic", args, "start", *FRAME_ARGUMENTS, "period")
-        if name in self._periodic:
-            raise Refused("busy", f"{name!r} runs already; update or stop it")
         if len(self._periodic) >= MOST_PERIODIC:
             raise Refused("busy", f"{MOST_PERIODIC} transmissions run already")
         period = seconds(args, "period", most=3600.0)
         frames = self._frames(args)
 
         def go() -> None:
+            if name in self._periodic:
+                raise Refused("busy", f"{name!r} runs already; update or stop it")
             self._periodic[name] = self._caller.periodic(frames, period), _said(frames, period), period
 
         try:

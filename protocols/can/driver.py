@@ -14,7 +14,7 @@ from protocols.can.figures import Figures
 from protocols.can.filters import between, exactly
 from protocols.can.frame import Frame
 from protocols.can.recordings.recording import Recording
-from protocols.can.router import Router
+from protocols.can.router import Route, Router
 from protocols.can.transmit import Transmitter
 from protocols.can.view import FramesView
 
@@ -24,6 +24,8 @@ _TROUBLE = {
     BusState.STOPPED: "the controller is stopped",
 }
 _TICK_S = 0.001
+_LOOK_S = 1.0
+"""How often the controller is looked at: not every change of its state is told."""
 
 
 class CanDriver:
@@ -37,6 +39,7 @@ class CanDriver:
         self._figures = Figures(device, self._bus)
         self._calls = Calls(device.connection, device.timeout, self)
         self._subscribers: dict[int, list[Callable[[Frame], None]]] = {}
+        self._awaited: set[asyncio.Future[Frame]] = set()
         self._sink: Sink | None = None
         self._view: FramesView | None = None
         self._silent = False
@@ -52,6 +55,8 @@ class CanDriver:
             self._recording.frames(batch)
         if self._router.routes:
             self._router.take(batch, asyncio.get_running_loop().time(), self._report)
+            if self._silent:
+                self._end_silence()
         if self._figures.wants_load:
             self._figures.count(batch)
         if self._subscribers:
@@ -82,17 +87,23 @@ class CanDriver:
 
     def subscribe(self, can_id: int, callback: Callable[[Frame], None]) -> Callable[[], None]:
         """Calls back for each data frame with this identifier; returns what ends it."""
-        self._subscribers.setdefault(can_id, []).append(callback)
-        self._bus.listen(self._filters())
+        if can_id not in self._subscribers:
+            self._subscribers[can_id] = []
+            self._listen_for(can_id)
+        self._subscribers[can_id].append(callback)
 
         def unsubscribe() -> None:
             callbacks = self._subscribers[can_id]
             callbacks.remove(callback)
             if not callbacks:
                 del self._subscribers[can_id]
-                self._bus.listen(self._filters())
+                self._listen_for(can_id)
 
         return unsubscribe
+
+    def _listen_for(self, can_id: int) -> None:
+        if can_id not in self._router.routes:  # else it passes anyway
+            self._bus.listen(self._filters())
 
     async def send(self, frame: Frame, timeout: float | None = None) -> Frame:
         """Sends a frame; returns it as the bus took it.
@@ -164,6 +175,7 @@ class CanDriver:
         routes = self._router.routes.values()
         if any(route.timeout is not None for route in routes):
             yield "watch for stale points", self._watch(sink)
+        yield "look at the controller", self._look(sink)
         for period in {route.report for route in routes if isinstance(route.report, float)}:
             yield f"report each {period}s", self._report_each(period)
         if self._figures.points:
@@ -172,18 +184,35 @@ class CanDriver:
     async def _until_lost(self) -> None:
         raise DriverError("disconnected", await self._bus.lost())
 
+    def _watched(self) -> list[Route]:
+        return [route for route in self._router.routes.values() if route.timeout is not None]
+
     async def _watch(self, sink: Sink) -> None:
         loop = asyncio.get_running_loop()
-        watched = [route for route in self._router.routes.values() if route.timeout is not None]
+        watched = self._watched()
         while True:
             now = loop.time()
             stale = [route.expire(now, self._report) for route in watched]
-            if all(stale) is not self._silent:
-                self._silent = all(stale)
+            if all(stale) and not self._silent:
+                self._silent = True
                 self._judge(sink)
-            # A message that comes again ends being stale by itself: only its silence has to be waited for.
-            due = [route.due for route, is_stale in zip(watched, stale, strict=True) if not is_stale]
-            await asyncio.sleep(max(_TICK_S, min(due, default=now) - now))
+            # One that is stale may come again at once, and is then due no sooner than after its timeout.
+            due = min(
+                now + (route.timeout or 0.0) if is_stale else route.due
+                for route, is_stale in zip(watched, stale, strict=True)
+            )
+            await asyncio.sleep(max(_TICK_S, due - now))
+
+    def _end_silence(self) -> None:
+        if not all(route.stale for route in self._watched()):
+            self._silent = False
+            if self._sink is not None:
+                self._judge(self._sink)
+
+    async def _look(self, sink: Sink) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._judge(sink)
 
     async def _report_each(self, period: float) -> None:
         loop = asyncio.get_running_loop()
@@ -227,8 +256,15 @@ class CanDriver:
                 sample.time_ns, {**sample.values, **measured.values}, {**sample.bad, **measured.bad}
             )
         if not sample.values:
-            raise DriverError("timeout", f"none of these messages is on {self._device.connection} now")
+            raise DriverError("timeout", self._why_nothing(signals))
         return sample
+
+    def _why_nothing(self, signals: Sequence[str]) -> str:
+        routes = [self._router.of_point[name] for name in signals]
+        if routes and all(route.sent and route.payload is None for route in routes):
+            names = ", ".join(signals)
+            return f"nobody has sent {names} on {self._device.connection} since it was opened"
+        return f"none of these messages is on {self._device.connection} now"
 
     async def _await(self, identifiers: Iterable[int]) -> None:
         """Waits for messages that were never seen, as long as the bus may take."""
@@ -241,7 +277,11 @@ class CanDriver:
                 await asyncio.gather(*(self.next_frame(can_id) for can_id in missing))
 
     async def next_frame(self, can_id: int, wanted: Callable[[Frame], bool] = lambda frame: True) -> Frame:
-        """The next data frame of this identifier that is wanted."""
+        """The next data frame of this identifier that is wanted.
+
+        Raises:
+            DriverError: `disconnected`; the bus was let go meanwhile.
+        """
         found: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
 
         def look(frame: Frame) -> None:
@@ -249,9 +289,11 @@ class CanDriver:
                 found.set_result(frame)
 
         unsubscribe = self.subscribe(can_id, look)
+        self._awaited.add(found)
         try:
             return await found
         finally:
+            self._awaited.remove(found)
             unsubscribe()
 
     async def write(self, values: Mapping[str, Value]) -> Sample:
@@ -306,4 +348,8 @@ class CanDriver:
         self._calls.stop()
         self._transmitter.stop()
         self._bus.close()
+        for found in self._awaited:
+            if not found.done():
+                text = f"{self._device.connection} was lost or closed meanwhile"
+                found.set_exception(DriverError("disconnected", text))
         await self._recording.close()

@@ -104,11 +104,15 @@ class Recorder:
 
         May be called twice, and after the recording ended by itself.
         """
-        self._over = True
-        self._batches.put(None)
+        self.end()
         if self._ended is not None:
             await asyncio.shield(self._ended)
         return [path for path in self._files if path.exists()]
+
+    def end(self) -> None:
+        """Ends the recording as `stop` does, and waits for nothing."""
+        self._over = True
+        self._batches.put(None)
 
     # -- in the thread --------------------------------------------------------------------------
 

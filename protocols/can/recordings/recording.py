@@ -48,9 +48,16 @@ class Recording:
         recorder = Recorder(
             settings, self._device.folder, self._device.name, failed=self._fail, lost=self._lost
         )
+        # From here on it is the one that runs, so that nobody begins another and `stop` ends it.
+        self._recorder, self._file = recorder, "it is being begun"
+        try:
+            self._file = str(await recorder.start())
+        except BaseException:
+            recorder.end()
+            if self._recorder is recorder:
+                self._recorder = None
+            raise
         self.trouble = ""
-        self._file = str(await recorder.start())
-        self._recorder = recorder
         self._changed()
         return {"file": self._file}
 
