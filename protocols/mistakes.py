@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-Wrong = tuple[tuple[str, ...], str]
+Wrong = tuple[tuple[str | int, ...], str]
 """A mistake: the field (a path from the model that finds it) and what is wrong."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from protocols.base import Refused
+from protocols.can.frame import FD_LENGTHS
 from protocols.can.signals import protect
 from protocols.can.signals.database import Database, Message, Signal
 from protocols.can.signals.decoder import route
@@ -82,6 +83,10 @@ def mistakes(device: "CanDevice") -> Iterator[Wrong]:
     """All that is wrong with a device whose points are bound as far as they can be."""
     if not device.points and device.frames is None and not device.record.always:
         yield (), "has nothing to do: give it points, frames or record: {always: true}"
+    for index, answer in enumerate(device.simulation.answers):
+        if len(answer.respond) // 2 not in (FD_LENGTHS if device.connection.fd else range(9)):
+            lengths = "0 to 8, 12, 16, 20, 24, 32, 48 or 64" if device.connection.fd else "0 to 8"
+            yield ("simulation", "answers", index, "respond"), f"a frame of this bus carries {lengths} bytes"
     for name, point in device.points.items():
         for field, text in _point(device, point):
             yield ("points", name, field), text

@@ -174,7 +174,11 @@ class Answer(_Part):
     """What a simulated node says to a frame."""
 
     request: Id = Field(description="Arbitration id of the request.")
-    data: str = Field("", pattern=r"^([0-9A-Fa-f.]{2})*$", description="Hex that the request begins with.")
+    data: str = Field(
+        "",
+        pattern=r"^([0-9A-Fa-f.]{2})*$",
+        description="Hex that the request begins with; a dot is any digit.",
+    )
     response: Id = Field(description="Arbitration id of the answer.")
     respond: str = Field(pattern=r"^([0-9A-Fa-f]{2})*$", description="Hex of the answer's data.")
     delay: Duration = Field(0.0, ge=0, description="From request to answer.")
