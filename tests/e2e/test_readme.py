@@ -17,10 +17,22 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-async def test_the_profile_is_valid_and_runs_without_hardware(tmp_path: Path) -> None:
-    (text,) = blocks("yaml")
+POWERTRAIN = """VERSION ""
+NS_ :
+BS_:
+BU_: Drive Gateway
+BO_ 256 Status: 2 Drive
+ SG_ MotorSpeed : 0|16@1+ (0.25,0) [0|16000] "rpm" Gateway
+BO_ 512 Command: 2 Gateway
+ SG_ SpeedSetpoint : 0|16@1+ (1,0) [0|3000] "rpm" Drive
+"""
+
+
+@pytest.mark.parametrize("text", blocks("yaml"), ids=["modbus", "can"])
+async def test_the_profile_is_valid_and_runs_without_hardware(text: str, tmp_path: Path) -> None:
     profile = tmp_path / "rig.yaml"
     profile.write_text(text)
+    (tmp_path / "powertrain.dbc").write_text(POWERTRAIN)
     checked = await hilgate("check", str(profile))
     assert checked.code == 0, checked.out
     shown = await hilgate("demo", str(profile), "--port", "0", "--for", "3s")

@@ -233,7 +233,7 @@ def test_what_the_kernel_says_of_making_and_removing(vcan: str) -> None:
 
 
 def test_without_the_right_to_do_so_no_interface_is_made() -> None:
-    code = "from protocols.can import netlink; netlink.make_vcan('vcx')"
+    code = "from protocols.can.buses import netlink; netlink.make_vcan('vcx')"
     done = without_administration(code)
     assert "PermissionError" in done.stderr
     assert "takes the right to administer the network (CAP_NET_ADMIN)" in done.stderr
