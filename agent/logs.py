@@ -61,6 +61,10 @@ def _encode(event: Any, **_: Any) -> str:
     return msgspec.json.encode(event, enc_hook=str).decode()
 
 
+_CHATTY = ("numexpr",)
+"""Libraries of libraries that say on import what nobody asked."""
+
+
 def setup(log_format: LogFormat = "text", level: LogLevel = "info") -> None:
     """Sends structlog's and the standard library's log records to standard error in one format.
 
@@ -96,6 +100,8 @@ def setup(log_format: LogFormat = "text", level: LogLevel = "info") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
 
 
 def _renderers(log_format: LogFormat) -> list[Processor]:

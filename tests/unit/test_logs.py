@@ -47,6 +47,13 @@ def test_the_level_holds_for_both(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line["event"] for line in lines(capsys)] == ["yes"]
 
 
+def test_what_a_library_says_of_itself_on_import_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.setup("json", "info")
+    logging.getLogger("numexpr.utils").info("NumExpr defaulting to 2 threads.")
+    logging.getLogger("numexpr.utils").warning("yes")
+    assert [line["event"] for line in lines(capsys)] == ["yes"]
+
+
 def test_secrets_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
     logs.setup("json")
     structlog.get_logger("x").info("login", password="hunter2", url="amqp://joe:hunter2@host:5672")
