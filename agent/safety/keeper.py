@@ -113,10 +113,17 @@ class Safety:
         clock_s = asyncio.get_running_loop().time
         end = clock_s() + limit
         async with device.turns.overtaken(min(OVERTAKE_GRACE_S, limit / 4)):
-            device.rest()
+            self._rest(device)
             outcomes = await make_safe(device, device.config, max(0.0, end - clock_s()))
         self.wrote(device, {outcome.point: outcome.value for outcome in outcomes if outcome.reached})
         return outcomes
+
+    def _rest(self, device: Device) -> None:
+        try:
+            device.rest()
+        except Exception as error:  # noqa: BLE001  # a driver's fault must not keep the rest from being made safe
+            text = f"what commands set going may go on: {type(error).__name__}: {error}"
+            self.fault(f"{device.name}: rest", f"device {device.name}: {text}")
 
     # -- watches --------------------------------------------------------------------------------
 

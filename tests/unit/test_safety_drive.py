@@ -212,6 +212,18 @@ async def test_a_fault_of_a_driver_is_one_devices(store: SqliteStore) -> None:
     assert points(body, "pump") == {"speed": (True, True), "relief": (True, True)}
 
 
+async def test_what_cannot_be_ended_is_a_fault_and_keeps_nothing_from_being_made_safe(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(store, {"valve": VALVE, "pump": PUMP})
+    async with rig.running():
+        monkeypatch.setattr(rig.drivers["valve"], "rest", lambda: 1 / 0)
+        body = await rig.safety.drive("command")
+    assert points(body, "pump") == {"speed": (True, True), "relief": (True, True)}
+    assert body["safe"]
+    assert "device valve: what commands set going may go on: ZeroDivisionError" in str(rig.safety.faults)
+
+
 async def test_a_command_under_way_is_ended_and_one_that_waits_comes_too_late(store: SqliteStore) -> None:
     rig = Rig(store, {"pump": PUMP})
     turns = rig["pump"].turns
