@@ -113,6 +113,8 @@ class Availability:
     def leave(self, phase: Literal["stopping", "offline"]) -> None:
         """Says that the agent stops, or has stopped."""
         self._phase = phase
+        # What is not said now is forgotten with the process; the outbox keeps it for the next one.
+        self._say_device_losses()
         self._send()
 
     async def run(self) -> None:
@@ -182,6 +184,9 @@ class Availability:
             self._store.outbox.said(losses)
             for loss in losses:
                 self._events.bench(LOSS, self._of_loss(loss), mode=self._bench.mode)
+        self._say_device_losses()
+
+    def _say_device_losses(self) -> None:
         for name, device in self._bench.devices.items():
             for lost in device.losses.take():
                 body = {

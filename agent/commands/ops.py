@@ -109,6 +109,8 @@ class Ops:
 
     def has_effect(self, command: Command) -> bool:
         """Whether to carry it out twice would be another thing than once."""
+        if command.op == "call" and command.fields.get("method") == RECORD:
+            return True
         return self.moves(command) or command.op in (
             "enable",
             "disable",

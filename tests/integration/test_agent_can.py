@@ -9,8 +9,8 @@ from pathlib import Path
 
 import can
 import pytest
+from can_driven import DATABASE
 from desk import Desk, RunAgent, desk
-from test_can_driver import DATABASE
 
 from protocols.can.frame import Frame
 from sim.broker import Broker
@@ -170,3 +170,33 @@ async def test_a_bus_that_falls_silent_is_stale_and_degraded(
         assert "no message of the profile" in degraded["devices"]["drive"]["reason"]
         read = await one.ask("read", device="drive", points=["speed"])
         assert (read["status"], read["code"]) == ("failed", "timeout")
+
+
+async def test_what_was_lost_before_a_stop_is_said_at_the_stop(
+    broker: Broker, run_agent: RunAgent, node: can.BusABC
+) -> None:
+    text = profile(node, frames="{max_rate: 50, own: false}")
+    async with desk(broker.url, "rig") as one:
+        async with run_agent(text, broker.url, sil=False, heartbeat="1h"):
+            await one.until_state("available")
+            for n in range(100):
+                node.send(status(n, 0))
+            await one.until(lambda: len(one.samples("drive")) >= 100)
+            assert one.of_type("loss") == []
+        await one.until_state("offline")
+        ((_, loss),) = one.of_type("loss")
+        assert (loss["reason"], loss["count"]) == ("rate-limit", 100 - len(frames_of(one)))
+
+
+async def test_a_limited_point_that_nobody_sent_yet_takes_a_safe_state_first(
+    broker: Broker, run_agent: RunAgent, node: can.BusABC
+) -> None:
+    async with desk(broker.url, "rig") as one, run_agent(profile(node), broker.url, sil=False):
+        await one.until_state("available")
+        unknown = await one.ask("write", device="drive", values={"setpoint": 500})
+        assert (unknown["status"], unknown["code"]) == ("failed", "timeout")
+        assert "nobody has sent setpoint" in unknown["message"]
+        assert (await one.ask("safe"))["status"] == "ok"
+        assert (await one.ask("write", device="drive", values={"setpoint": 500}))["status"] == "ok"
+        too_fast = await one.ask("write", device="drive", values={"setpoint": 1900})
+        assert (too_fast["status"], too_fast["code"]) == ("rejected", "out-of-range")
