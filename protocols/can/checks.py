@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from protocols.can.point import CanPoint
 
 _LISTED: Final = 16
+_REPORT_LEAST_S: Final = 0.001
 _LISTENS = "the bus is listen_only"
 _INTEGERS: Final = (-(1 << 63), (1 << 64) - 1)
 """What an integer can be on the wire."""
@@ -183,6 +184,8 @@ def message_mistakes(device: "CanDevice", database: Database) -> Iterator[Wrong]
             yield ("messages", name, "send"), _LISTENS
         elif settings.send == "cyclic" and (settings.cycle or message.cycle) is None:
             yield ("messages", name, "send"), "needs a cycle: the database has none for this message"
+        if isinstance(settings.report, float) and settings.report < _REPORT_LEAST_S:
+            yield ("messages", name, "report"), "is at least 1ms; every frame: report: every"
         for field, text in _protection(message, settings):
             yield ("messages", name, *field.split(".")), text
     for name in device.simulation.silent:

@@ -51,13 +51,13 @@ class Figures:
         found = self._found(self._bus.status())
         figures = {name: found[self.points[name]] for name in (self.points if names is None else names)}
         values = {name: value for name, value in figures.items() if value is not None}
-        # What the interface cannot tell is not zero; a load that is not measured yet is nothing.
-        waits = ("load",) if self._load is not None else ()
-        bad = {
-            name: Quality.DEVICE_ERROR
-            for name, value in figures.items()
-            if value is None and self.points[name] not in waits
-        }
+        # What the interface cannot tell is not zero. A load not measured yet is no report, but an answer.
+        bad = {name: Quality.DEVICE_ERROR for name, value in figures.items() if value is None}
+        for name in [name for name in bad if self.points[name] == "load" and self._load is not None]:
+            if names is None:
+                del bad[name]
+            else:
+                bad[name] = Quality.TIMEOUT
         return Sample(time.time_ns(), values, bad)
 
     def described(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from can_driven import CHANNELS, rig, status
 from waiting import until
 
-from protocols.base import DeviceState, DriverError, Refused
+from protocols.base import DeviceState, DriverError, Quality, Refused
 from protocols.can.bus import BusState
 from protocols.can.buses.pythoncan import PythonCan
 from protocols.can.frame import Frame
@@ -122,3 +122,12 @@ async def test_a_recording_whose_start_is_broken_off_is_ended(tmp_path: Path, ch
         await until(lambda: not any("record" in thread.name for thread in threading.enumerate()))
         assert list((tmp_path / "recordings").glob("*.part")) == []
         assert not made.driver.described()["recording"]
+
+
+async def test_a_load_that_is_not_measured_yet_is_said_to_be_so(tmp_path: Path, channel: str) -> None:
+    points = {"load": {"bus": "load"}, "state": {"bus": "state"}}
+    more = {"points": points, "database": [], "connection": {"bitrate": 500000}, "poll": "1h"}
+    async with rig(tmp_path, channel, **more) as made:
+        made.driver._figures.restart()
+        assert (await made.driver.read(["load", "state"])).bad == {"load": Quality.TIMEOUT}
+        assert all(not sample.bad for sample in made.heard.samples)

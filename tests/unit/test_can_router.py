@@ -155,3 +155,9 @@ def test_remote_frames_are_no_values(tmp_path: Path) -> None:
     bus = Bus(tmp_path, {"speed": {"signal": "Speed"}})
     bus.brings(MOTION | REMOTE, motion(1))
     assert bus.samples == []
+
+
+@pytest.mark.parametrize("report", [0.0, 0.0009])
+def test_a_rate_that_would_leave_no_time_for_anything_else_is_refused(tmp_path: Path, report: float) -> None:
+    with pytest.raises(ValueError, match="is at least 1ms"):
+        Bus(tmp_path, {"speed": {"signal": "Speed"}}, Motion={"report": report})
