@@ -13,6 +13,7 @@ from protocols.base import DeviceState, DriverError, Quality, Refused
 from protocols.can.bus import BusState
 from protocols.can.buses.pythoncan import PythonCan
 from protocols.can.frame import Frame
+from protocols.can.router import Route, Take
 
 
 @pytest.fixture
@@ -131,3 +132,20 @@ async def test_a_load_that_is_not_measured_yet_is_said_to_be_so(tmp_path: Path, 
         made.driver._figures.restart()
         assert (await made.driver.read(["load", "state"])).bad == {"load": Quality.TIMEOUT}
         assert all(not sample.bad for sample in made.heard.samples)
+
+
+async def test_a_silent_bus_is_not_asked_again_and_again(
+    tmp_path: Path, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    expire = Route.expire
+
+    def counted(route: Route, now: float, report: Take) -> bool:
+        looks.append(now)
+        return expire(route, now, report)
+
+    monkeypatch.setattr(Route, "expire", counted)
+    messages = {"Status": {"timeout": "100ms"}, "Event": {"timeout": "400ms"}}
+    async with rig(tmp_path, channel, messages=messages) as made:
+        await made.heard.until(lambda: any("door" in sample.bad for sample in made.heard.samples))
+        assert len(looks) < 40
