@@ -21,6 +21,9 @@ from protocols.can.frame import BRS, FDF, OWN, Frame, format_id
 from protocols.can.transmit import Sending, until_taken
 from protocols.timestamps import rfc3339
 
+LEAST_PERIOD_S = 100e-6
+"""Shortest period; a frame without data takes 47 us at 1 Mbit/s."""
+
 MOST_PERIODIC = 256
 """Periodic transmissions at once, and payloads of each in turn."""
 
@@ -136,6 +139,10 @@ class Calls:
         if len(self._periodic) >= MOST_PERIODIC:
             raise Refused("busy", f"{MOST_PERIODIC} transmissions run already")
         period = seconds(args, "period", most=3600.0)
+        if period < LEAST_PERIOD_S:
+            raise Refused(
+                "out-of-range", f"period is at least {LEAST_PERIOD_S * 1e6:g}us: no frame is shorter"
+            )
         frames = self._frames(args)
 
         def go() -> None:

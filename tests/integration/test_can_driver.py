@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from can_driven import CHANNELS, rig, status
+from scripted import running
 
 from protocols.base import DeviceState, DriverError, Quality, Refused
 from protocols.can.frame import Frame
@@ -190,6 +191,27 @@ async def test_a_recording_begins_and_ends_by_command(tmp_path: Path, channel: s
         assert "777#AA" in (await asyncio.to_thread(Path(stopped["file"]).read_text)).upper()
         with pytest.raises(Refused, match="no recording"):
             await made.driver.call("record", {"stop": True})
+
+
+async def test_a_recording_that_ended_with_the_bus_is_said_when_the_bus_is_back(
+    tmp_path: Path, channel: str
+) -> None:
+    async with rig(tmp_path, channel) as made:
+        started = await made.driver.call("record", {"start": True, "format": "log"})
+        await made.driver.close()
+        await made.driver.connect()
+        async with running(made.driver) as heard:
+            await heard.until(lambda: heard.states)
+            state, reason = heard.states[0]
+            assert (state, started["file"] in reason) == (DeviceState.DEGRADED, True)
+            await made.driver.call("record", {"start": True})
+            await heard.until(lambda: heard.states[-1] == (DeviceState.ONLINE, ""))
+
+
+async def test_no_period_is_shorter_than_a_frame(tmp_path: Path, channel: str) -> None:
+    async with rig(tmp_path, channel) as made:
+        with pytest.raises(Refused, match="at least 100us"):
+            await made.driver.call("periodic", {"start": "flood", "id": 1, "period": "10us"})
 
 
 async def test_figures_of_the_bus_are_points(tmp_path: Path, channel: str) -> None:

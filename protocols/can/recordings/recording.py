@@ -75,9 +75,11 @@ class Recording:
         return {"file": files[0] if files else None, "files": files, "dropped": recorder.dropped}
 
     async def close(self) -> None:
-        """Ends what runs."""
+        """Ends what runs, with the bus; whoever began it is told by `trouble` once the bus is back."""
         if self._recorder is not None:
+            file = self._file
             await self.stop()
+            self.trouble = f"the recording {file} ended with the bus; begin another one"
 
     def _fail(self, reason: str) -> None:
         self._recorder, self.trouble = None, reason
