@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from can_rig import device, write_database
 
-from protocols.base import Quality, Sample
+from protocols.base import Quality, Sample, Value
 from protocols.can.frame import REMOTE, Frame
 from protocols.can.router import Route, Router
 
@@ -105,7 +105,7 @@ def test_a_label_that_reads_like_a_quality_is_news_after_it(tmp_path: Path) -> N
     point = bus.router.of_point["mode"]
     bus.brings(MOTION, motion(mode=0))
     point.held["mode"] = Quality.OUT_OF_RANGE
-    label = {"mode": "out-of-range"}
+    label: dict[str, Value] = {"mode": "out-of-range"}
     point._decode = lambda payload: (label, {})
     bus.brings(MOTION, motion(mode=1))
     assert bus.samples[-1].values == label
