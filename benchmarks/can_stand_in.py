@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from protocols.can import bus as can_bus
 from protocols.can.bus import BusState, BusStatus, Filter, Listener, Periodic
-from protocols.can.buses.receive import Receiver
+from protocols.can.buses.receive import BATCH, Receiver
 from protocols.can.config import Connection
 from protocols.can.frame import Frame
 
@@ -55,12 +55,13 @@ class StandIn:
         assert self._listener is not None
         for _ in range(_BATCHES):
             frames = self._receiver.read()
-            if not frames:
-                break
-            self._listener.frames(frames)
+            if frames:
+                self._listener.frames(frames)
             if self._receiver.dropped != self._told:
                 self._listener.dropped(self._receiver.dropped - self._told)
                 self._told = self._receiver.dropped
+            if len(frames) < BATCH:
+                break
 
     def listen(self, filters: Sequence[Filter] | None) -> None:
         """All pass."""

@@ -147,7 +147,7 @@ class Message(_Part):
     timeout: Duration | None = Field(
         None,
         gt=0,
-        description="After this its points are stale; default: 3 cycles; without a cycle never.",
+        description="Then its points are stale; default: 3 cycles, 100ms at least; without a cycle never.",
     )
     report: Literal["every", "change"] | Duration | None = Field(
         None, description="every frame, on change, or the newest each 100ms; default: as the device."

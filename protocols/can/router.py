@@ -15,6 +15,8 @@ Take = Callable[[Sample], None]
 Decoded = tuple[Mapping[str, Value], Mapping[str, Quality]]
 
 STALE_CYCLES = 3
+STALE_LEAST_S = 0.1
+"""A shorter silence may be the host's, which was busy, and not the bus's."""
 _NOTHING: Decoded = ({}, {})
 
 
@@ -40,7 +42,7 @@ class Route:
         cycle = settings.cycle or message.cycle
         # What we send ourselves is as old as our last write: only the profile can say that this is too old.
         if self.timeout is None and cycle is not None and not self.sent:
-            self.timeout = STALE_CYCLES * cycle
+            self.timeout = max(STALE_CYCLES * cycle, STALE_LEAST_S)
         self._decode = compile_points(message, [point for point in points if point.readable])
         self._readable = [point.name for point in points if point.readable]
         self._refresh = device.refresh
