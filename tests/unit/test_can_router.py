@@ -135,7 +135,7 @@ def test_changes_are_reported_once_and_everything_each_refresh(tmp_path: Path) -
 def test_a_message_that_comes_again_is_reported_though_nothing_changed(tmp_path: Path) -> None:
     bus = Bus(tmp_path, {"speed": {"signal": "Speed"}}, Motion={"report": "change"})
     bus.brings(MOTION, motion(1))
-    assert not bus.passes(0.029)
+    assert not bus.passes(0.099)  # three cycles are over: so short a silence may be the host's
     assert bus.passes(0.002)
     assert bus.passes(1)
     assert [dict(sample.bad) for sample in bus.samples] == [{}, {"speed": Quality.STALE}]
