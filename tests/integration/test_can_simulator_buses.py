@@ -178,13 +178,13 @@ async def test_frames_that_the_bus_does_not_take_are_said_once(monkeypatch: pyte
         assert told == ["simulated node cannot send", "simulated node sends again"]
 
 
-async def test_a_frame_that_the_bus_cannot_carry_harms_no_other() -> None:
-    wrong = {"request": 0x700, "response": 0x701, "respond": "00" * 12}
-    right = {"request": 0x700, "response": 0x702, "respond": "00"}
+async def test_a_frame_that_the_bus_cannot_carry_harms_no_other(tmp_path: Path) -> None:
+    recording = tmp_path / "fd.log"
+    lines = [f"(1.00{n}000) can0 701##000112233\n(1.00{n}500) can0 702#01\n" for n in range(3)]
+    recording.write_text("".join(lines))
+    replay = {"file": str(recording), "loop": False}
     with capture_logs() as logs:
-        async with simulated(drive(simulation={"answers": [wrong, right]})) as (_, peer):
-            for _ in range(3):
-                peer.say(0x700)
+        async with simulated(drive(simulation={"replay": replay})) as (_, peer):
             await until(lambda: len(peer.of(0x702)) == 3)
     told = [one["event"] for one in logs if one.get("id") == "701"]
     assert told == ["simulated node cannot send"]
