@@ -55,7 +55,11 @@ CHANNELS = (f"driver-{os.getpid()}-{n}" for n in itertools.count())
 class Rig:
     """A driver on a bus of its own, and another node there."""
 
-    def __init__(self, folder: Path, channel: str, **more: Any) -> None:
+    def __init__(self, folder: Path, channel: str, *, stale_after: str = "60s", **more: Any) -> None:
+        """`stale_after`: of the message Status; what is not about stale points is to bear a slow machine."""
+        if "database" not in more:
+            status = {"timeout": stale_after, **more.get("messages", {}).get("Status", {})}
+            more["messages"] = {**more.get("messages", {}), "Status": status}
         (folder / "drive.dbc").write_text(DATABASE)
         connection = {"interface": "virtual", "channel": channel, **more.pop("connection", {})}
         content = {"protocol": "can", "connection": connection, "database": "drive.dbc", "points": POINTS}

@@ -26,6 +26,7 @@ devices:
     frames: {frames}
     messages:
       Command: {{send: {send}}}
+      Status: {{timeout: {stale_after}}}
     points:
       speed:    {{signal: Speed}}
       state:    {{signal: State}}
@@ -43,8 +44,8 @@ def node(tmp_path: Path) -> Iterator[can.BusABC]:
         yield bus
 
 
-def profile(node: can.BusABC, frames: str = "{}", send: str = "write") -> str:
-    return PROFILE.format(channel=node.channel_id, frames=frames, send=send)  # type: ignore[attr-defined]  # of the virtual bus
+def profile(node: can.BusABC, frames: str = "{}", send: str = "write", stale_after: str = "60s") -> str:
+    return PROFILE.format(channel=node.channel_id, frames=frames, send=send, stale_after=stale_after)  # type: ignore[attr-defined]  # of the virtual bus
 
 
 def status(speed: int, state: int) -> can.Message:
@@ -160,7 +161,10 @@ async def test_frames_over_the_rate_are_said_as_a_loss(
 async def test_a_bus_that_falls_silent_is_stale_and_degraded(
     broker: Broker, run_agent: RunAgent, node: can.BusABC
 ) -> None:
-    async with desk(broker.url, "rig") as one, run_agent(profile(node), broker.url, sil=False):
+    async with (
+        desk(broker.url, "rig") as one,
+        run_agent(profile(node, stale_after="150ms"), broker.url, sil=False),
+    ):
         await one.until_state("available")
         node.send(status(1, 1))
         await one.until(

@@ -47,7 +47,7 @@ async def test_codes_that_are_no_values_are_bad_with_a_reason(tmp_path: Path, ch
 
 
 async def test_a_cyclic_message_that_stays_away_makes_its_points_stale(tmp_path: Path, channel: str) -> None:
-    async with rig(tmp_path, channel) as made:
+    async with rig(tmp_path, channel, stale_after="150ms") as made:
         made.sends(256, status(5))
         await made.heard.until(lambda: made.heard.samples)
         await made.heard.until(lambda: len(made.heard.samples) > 1)
