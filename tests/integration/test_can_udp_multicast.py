@@ -124,11 +124,17 @@ async def test_two_buses_of_ours_tell_own_frames_apart(bus: Bus, group: str, por
 async def test_what_the_kernel_drops_is_counted(group: str, port: int, kept: Kept) -> None:
     bus = multicast(group, port, receive_buffer=4096)
     await bus.open(kept, None)
-    await bus.send(Frame(0, 0x7FE, (200).to_bytes(2, "big")), 2.0)
-    await until(lambda: len(kept.others) + kept.lost == 201)
+    for burst in range(1, 31):  # a machine that is quick enough loses nothing of one
+        before = len(kept.others)
+        await bus.send(Frame(0, 0x7FE, (200).to_bytes(2, "big")), 2.0)
+        await until(lambda: len(kept.others) + kept.lost == 201 * burst)  # noqa: B023  # of this burst
+        numbers = [
+            int.from_bytes(frame.data, "big") for frame in kept.others[before:] if frame.can_id == 0x7FC
+        ]
+        assert numbers == sorted(set(numbers))
+        if kept.lost:
+            break
     assert kept.lost == bus.status().dropped > 0
-    numbers = [int.from_bytes(frame.data, "big") for frame in kept.others if frame.can_id == 0x7FC]
-    assert numbers == sorted(set(numbers))
     bus.close()
 
 
