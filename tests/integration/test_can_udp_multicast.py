@@ -1,6 +1,7 @@
 """The python-can bus on UDP multicast, with another process that is plain python-can, on this host only."""
 
 import asyncio
+import contextlib
 import socket
 import sys
 import time
@@ -94,13 +95,20 @@ async def test_another_process_answers_frames_of_every_kind(bus: Bus, kept: Kept
 @pytest.mark.usefixtures("peer")
 async def test_a_burst_comes_in_order_while_we_send(bus: Bus, kept: Kept) -> None:
     count = 300
-    await bus.send(Frame(0, 0x7FE, count.to_bytes(2, "big")), 2.0)
-    for number in range(100):
-        await bus.send(Frame(0, REMOTE | 0x60, bytes(number % 9)), 2.0)
-    await until(lambda: any(frame.can_id == 0x7FD for frame in kept.all))
-    burst = [frame.data for frame in kept.others if frame.can_id == 0x7FC]
+    burst: list[bytes] = []
+    for _ in range(3):  # UDP: on a busy machine the other node may miss a frame, and nobody is told
+        kept.all.clear()
+        await bus.send(Frame(0, 0x7FE, count.to_bytes(2, "big")), 2.0)
+        for number in range(100):
+            await bus.send(Frame(0, REMOTE | 0x60, bytes(number % 9)), 2.0)
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: any(frame.can_id == 0x7FD for frame in kept.all))
+        assert [len(frame.data) for frame in kept.own[1:]] == [number % 9 for number in range(100)]
+        burst = [frame.data for frame in kept.others if frame.can_id == 0x7FC]
+        assert burst == sorted(set(burst))
+        if len(burst) == count:
+            break
     assert burst == [number.to_bytes(4, "big") for number in range(count)]
-    assert [len(frame.data) for frame in kept.own[1:]] == [number % 9 for number in range(100)]
 
 
 async def test_two_buses_of_ours_tell_own_frames_apart(bus: Bus, group: str, port: int, kept: Kept) -> None:
