@@ -75,16 +75,3 @@ def parse_id(text: Any) -> int:
     if not 0 <= identifier <= EXTENDED_MASK:
         raise ValueError(f"an arbitration id is at most 0x{EXTENDED_MASK:X}")
     return int(identifier) | (EXTENDED if extended else 0)
-
-
-def padded_length(length: int) -> int:
-    """The shortest payload length of CAN FD that holds `length` bytes.
-
-    Raises:
-        ValueError: over 64.
-    """
-    fits: int
-    for fits in FD_LENGTHS:
-        if length <= fits:
-            return fits
-    raise ValueError("a CAN FD frame holds at most 64 bytes")

@@ -1,7 +1,7 @@
 """How much of a bus's time frames take. Pure.
 
 Bits of a frame: ISO 11898-1, data and remote frame format, from start of frame to the end of intermission,
-without stuff bits: the lowest load that the frames can have made (they add up to a fifth to it).
+without stuff bits: the lowest load that the frames can have made (they add less than a quarter to it).
 """
 
 from functools import lru_cache

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocols.base import Refused, Value
 from protocols.can.point import CanPoint
-from protocols.can.signals.database import Database, Message, Signal, from_cantools
+from protocols.can.signals.database import Message, Signal, from_cantools
 from protocols.can.signals.decoder import compile_decoder, compile_points
 from protocols.can.signals.encoder import initial_values, pack, place, raw_of, selection
 
@@ -50,7 +50,6 @@ def test_bits_of_no_signal_are_padding() -> None:
     for padding, expected in ((0x00, "50a00000"), (0xFF, "5fafffff"), (0x55, "55a55555")):
         message = Message("m", 1, 4, False, None, signals, padding=padding)
         assert pack(message, {"a": 5, "b": 10}) == bytes.fromhex(expected)
-        assert Database([message]).encode("m", {"a": 5, "b": 10}) == bytes.fromhex(expected)
 
 
 @pytest.mark.parametrize(

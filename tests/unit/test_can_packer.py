@@ -14,7 +14,8 @@ from protocols.can.config import Message as Settings
 from protocols.can.point import CanPoint
 from protocols.can.signals.database import Message, Signal, from_cantools
 from protocols.can.signals.decoder import compile_decoder
-from protocols.can.signals.packer import Packer, extract
+from protocols.can.signals.encoder import extract
+from protocols.can.signals.packer import Packer
 
 
 def packer(message: Message, points: dict[str, dict[str, Any]], **settings: Any) -> Packer:

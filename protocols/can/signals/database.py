@@ -107,12 +107,6 @@ class Database:
         self.files = files
         """What was read."""
 
-    def encode(self, message: str, values: Mapping[str, Value]) -> bytes:
-        """The payload with scaled values (or labels) of all signals that it has; see `encoder.pack`."""
-        from protocols.can.signals.encoder import pack
-
-        return pack(self.messages[message], values)
-
 
 class _File(msgspec.Struct, frozen=True):
     data: bytes

@@ -102,12 +102,21 @@ def pack(message: Message, values: Mapping[str, Value]) -> bytes:
 
 def place(payload: bytes, signal: Signal, raw: int | float) -> bytes:
     """The payload with other bits for one signal."""
-    size = len(payload)
-    order: Literal["little", "big"] = "little" if signal.little else "big"
-    shift = signal.start if signal.little else 8 * size - signal.end_bit
+    order, shift = _lies(payload, signal)
     mask = (1 << signal.length) - 1
     number = int.from_bytes(payload, order) & ~(mask << shift) | _bits(signal, raw) << shift
-    return number.to_bytes(size, order)
+    return number.to_bytes(len(payload), order)
+
+
+def extract(payload: bytes, signal: Signal) -> int:
+    """The bits of one signal, without a sign."""
+    order, shift = _lies(payload, signal)
+    return int.from_bytes(payload, order) >> shift & (1 << signal.length) - 1
+
+
+def _lies(payload: bytes, signal: Signal) -> tuple[Literal["little", "big"], int]:
+    """As what number the payload is to be read, and how many of its bits are below the signal."""
+    return ("little", signal.start) if signal.little else ("big", 8 * len(payload) - signal.end_bit)
 
 
 def _raw(signal: Signal, values: Mapping[str, Value]) -> int | float:

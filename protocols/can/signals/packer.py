@@ -6,7 +6,7 @@ from protocols.base import DriverError, Value
 from protocols.can.config import CanDevice
 from protocols.can.signals.database import Message, Signal
 from protocols.can.signals.decoder import route
-from protocols.can.signals.encoder import initial_values, pack, place, raw_of
+from protocols.can.signals.encoder import extract, initial_values, pack, place, raw_of
 from protocols.can.signals.protect import last_count, protect
 
 
@@ -76,12 +76,3 @@ class Packer:
                     payload = place(payload, other, raw_of(other, self._first[other.name]))
         chosen.update(selector.name for selector, _ in route(self._message, signal) or ())
         return payload
-
-
-def extract(payload: bytes, signal: Signal) -> int:
-    """The bits of one signal, without a sign."""
-    if signal.little:
-        shifted = int.from_bytes(payload, "little") >> signal.start
-    else:
-        shifted = int.from_bytes(payload) >> 8 * len(payload) - signal.end_bit
-    return shifted & (1 << signal.length) - 1
