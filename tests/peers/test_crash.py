@@ -36,4 +36,3 @@ async def test_nothing_is_lost_or_done_twice_whatever_is_killed(
         for each in plan(seed, rounds):
             await one.carry_out(each)
         await one.finish()
-        print(*one.timeline, one.summary(), sep="\n")

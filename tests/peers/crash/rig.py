@@ -11,6 +11,7 @@ from tests.tools.modbus_peer import ModbusServer
 
 _COMMAND = str(Path(sys.executable).with_name("hilgate"))
 _STOP_S = 10.0
+AGENT_LOG = "agent.log"
 _COUNTED = 2000
 """From here on modbus_server counts the writes to a holding register in the input register of its address."""
 _PULSE = 5000
@@ -61,7 +62,7 @@ class Agent:
     """`hilgate run` as a process, with a store that outlives it."""
 
     def __init__(self, folder: Path, profile: str, bench: str, broker_port: int) -> None:
-        self._log = folder / "agent.log"
+        self._log = folder / AGENT_LOG
         (folder / "profile.yaml").write_text(profile)
         self._arguments = (
             *("run", str(folder / "profile.yaml"), "--bench", bench, "--store", str(folder / "store")),
@@ -108,10 +109,6 @@ class Agent:
         finally:
             await _end(process)
         assert process.returncode == 0, f"the agent stopped with status {process.returncode}"
-
-    def said(self) -> str:
-        """The end of its log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

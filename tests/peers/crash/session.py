@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,8 @@ from lines import unique
 from crash import proof
 from crash.plan import DEVICES, Fault, Order, Round
 from crash.proxy import Proxy, proxy
-from crash.rig import Agent, Devices, devices
+from crash.rig import AGENT_LOG, Agent, Devices, devices
+from crash.story import Story, explained
 
 SAMPLES, AVAILABILITY = "io.hilgate.samples.v1", "io.hilgate.availability.v1"
 RESEND_S = 3.0
@@ -30,19 +30,18 @@ PATIENCE_S = 60.0
 class Session:
     """Carries out rounds, and proves at the end of each and of all that nothing was lost or done twice."""
 
-    def __init__(self, broker: Broker, agent: Agent, desk: rhea.RheaDesk, link: Proxy, rig: Devices) -> None:
+    def __init__(
+        self, broker: Broker, agent: Agent, desk: rhea.RheaDesk, link: Proxy, rig: Devices, story: Story
+    ) -> None:
         self._broker = broker
         self._agent = agent
         self._desk = desk
         self._link = link
         self._rig = rig
-        self._began = time.monotonic()
+        self._note = story.note
+        self._heard = story.heard
         self._orders: list[Order] = []
-        self._heard: list[proof.Heard] = []
         self._answered: set[Any] = set()
-        self.sent_again = 0
-        self.timeline: list[str] = []
-        """What was done, and when."""
 
     # -- rounds ---------------------------------------------------------------------------------
 
@@ -82,19 +81,6 @@ class Session:
             proof.wrong_sequences(heard),
             proof.wrong_order(heard),
         )
-
-    def summary(self) -> str:
-        """What was heard, in numbers."""
-        results = proof.results_of(self._heard)
-        statuses = Counter(one.data["status"] for found in results.values() for one in found)
-        copies = len(self._heard) - len(proof.first_appearances(self._heard))
-        parts = [
-            f"{len(self._orders)} commands ({dict(statuses)}), {self.sent_again} sent again",
-            f"{len(self._heard)} messages of {len({one.epoch for one in self._heard})} agents",
-            f"{copies} of them copies",
-            f"{time.monotonic() - self._began:.0f} s",
-        ]
-        return "; ".join(parts)
 
     def _send(self, orders: Iterable[Order]) -> None:
         for order in orders:
@@ -191,7 +177,6 @@ class Session:
                         async with asyncio.timeout(None if sent_for_good else RESEND_S):
                             return await self._until(lambda: not waiting())
                     self._note(f"no result of {_names(waiting())}: sent again")
-                    self.sent_again += len(waiting())
                     self._send(waiting())
         except TimeoutError:
             raise AssertionError(f"no result of {_names(waiting())} in {PATIENCE_S:g} s") from None
@@ -204,12 +189,19 @@ class Session:
             sources = {one["source"] for one in self._desk.messages(SAMPLES) if _taken(one) > now}
             return len(sources) == len(DEVICES)
 
-        async with asyncio.timeout(PATIENCE_S):
-            await self._until(come)
+        await self._until_patiently(come, "samples of all devices")
 
     async def _until_offline(self) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await self._until(lambda: self._desk.messages(AVAILABILITY)[-1]["data"]["state"] == "offline")
+        await self._until_patiently(
+            lambda: self._desk.messages(AVAILABILITY)[-1]["data"]["state"] == "offline", "the agent's goodbye"
+        )
+
+    async def _until_patiently(self, condition: Callable[[], bool], what: str) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._until(condition)
+        except TimeoutError:
+            raise AssertionError(f"waited {PATIENCE_S:g} s for {what}") from None
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while True:
@@ -231,9 +223,6 @@ class Session:
         writes = [order for order in orders if order.device]
         counts = {(one.device, one.register): self._rig.writes(one.device, one.register) for one in writes}
         return proof.wrong_effects(writes, self._heard, counts)
-
-    def _note(self, text: str) -> None:
-        self.timeline.append(f"{time.monotonic() - self._began:8.3f} s  {text}")
 
 
 def prove(*violations: list[str]) -> None:
@@ -269,20 +258,17 @@ async def session(broker: Broker, folder: Path) -> AsyncIterator[Session]:
     """Everything that a session needs, running."""
     bench = unique("crash")
     config = await asyncio.to_thread(agents.desk_config, broker, bench, durable=True)
-    with devices() as rig:
+    story = Story(folder / AGENT_LOG)
+    with devices() as rig, explained(story):
         async with proxy(broker.port) as link, rhea.desk(config) as desk:
             agent = Agent(folder, rig.profile(), bench, link.port)
-            one = Session(broker, agent, desk, link, rig)
+            one = Session(broker, agent, desk, link, rig, story)
             try:
                 async with asyncio.TaskGroup() as group:
                     watching = group.create_task(agent.watch(), name="agent's life")
                     await one.start()
                     yield one
                     watching.cancel()
-            except Exception as error:
-                error.add_note(
-                    "\n".join([*one.timeline, one.summary(), "the agent said last:", agent.said()])
-                )
-                raise
             finally:
                 await agent.kill()
+    print(*story.steps, story.summary(), sep="\n")
