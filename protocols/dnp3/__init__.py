@@ -16,7 +16,7 @@ class _Dnp3:
         "class-poll": "Polls events now: classes (default [1, 2, 3]).",
         "read": "Objects as they are: group, variation (0: the outstation's own), start and stop, or all.",
         "status": "Internal indications, link and time of the last answer.",
-        "operate": "Any control: index, code, count, on_ms, off_ms, clear, mode; or index, value, output, mode. Writes.",
+        "operate": "A control by index: code, count, on_ms, off_ms, clear; or value, output; mode. Writes.",
         "freeze": "Freezes counters: start and stop (default all), clear, at once. Writes.",
         "assign-class": "Assigns points to a class: type, class (0 to 3), start, stop (default all). Writes.",
         "time-sync": "Sets the outstation's clock: procedure lan or non-lan. Writes.",
