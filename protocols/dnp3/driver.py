@@ -1,0 +1,146 @@
+"""The DNP3 driver: the glue between an outstation's association, its master, its points and its commands."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from protocols.base import DriverError, Sample, Shared, Sink, Value
+from protocols.dnp3.calls import carry_out
+from protocols.dnp3.channel import join, part
+from protocols.dnp3.config import Dnp3Device
+from protocols.dnp3.fragment import Fragment
+from protocols.dnp3.master import Master, iin_names
+from protocols.dnp3.objects import REFUSALS
+from protocols.dnp3.operate import write
+from protocols.dnp3.plan import name_of, ranges_of
+from protocols.dnp3.readings import Readings
+from protocols.dnp3.station import Station
+
+_READ = 0x01
+_HELD = 10_000
+"""Samples that are kept from events that come before `run` or after it: they were confirmed."""
+
+
+class Dnp3Driver:
+    """One outstation, alone on its channel or one of several."""
+
+    def __init__(self, device: Dnp3Device, shared: Shared) -> None:
+        self._device = device
+        self._shared = shared
+        self._name = f"outstation {device.outstation} at {name_of(device.connection)}"
+        self._readings = Readings(device)
+        self._station: Station | None = None
+        self._master: Master | None = None
+        self._sink: Sink | None = None
+        self._held: list[Sample] = []
+        self._unheld = 0
+
+    def _linked(self) -> tuple[Station, Master]:
+        if self._station is None or self._master is None:
+            raise DriverError("disconnected", f"{self._name} is not connected")
+        return self._station, self._master
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Opens the channel, unless another outstation's driver has, and sees whether this one answers.
+
+        Raises:
+            DriverError: the channel cannot be opened, or the outstation does not answer.
+        """
+        device = self._device
+        if self._station is None:
+            self._station = join(device, self._shared)
+            self._station.deliver = self._take
+        await self._station.channel.open(device.connect_timeout)
+        self._readings.connection_lost()
+        self._master = Master(device, self._station)
+        await self._master.begin()
+
+    async def run(self, sink: Sink) -> None:
+        """Polls and takes what is reported, until cancelled.
+
+        Raises:
+            DriverError: the channel was lost.
+        """
+        _, master = self._linked()
+        self._sink = sink
+        try:
+            self._hand_over(sink)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._until_lost(), name=f"{self._device.name}: watch channel")
+                group.create_task(master.run(sink), name=f"{self._device.name}: master")
+        except* DriverError as lost:
+            reason = str(lost.exceptions[0])
+        finally:
+            self._sink = None
+        raise DriverError("disconnected", reason)
+
+    async def _until_lost(self) -> None:
+        station, _ = self._linked()
+        raise DriverError("disconnected", await station.channel.lost())
+
+    def _take(self, fragment: Fragment) -> None:
+        """Takes a response fragment; what this has returned from is confirmed to the outstation."""
+        for sample in self._readings.take(fragment):
+            if self._sink is not None:
+                self._sink.sample(sample)
+            elif len(self._held) < _HELD:
+                self._held.append(sample)
+            else:
+                self._unheld += 1
+        if self._master is not None:
+            self._master.saw(fragment)
+
+    def _hand_over(self, sink: Sink) -> None:
+        for sample in self._held:
+            sink.sample(sample)
+        if self._unheld:
+            sink.lost(self._unheld, "receive-overflow")
+        self._held, self._unheld = [], 0
+
+    def rest(self) -> None:
+        """Nothing that a master sets going goes on by itself: pulses end in the outstation."""
+
+    async def close(self) -> None:
+        """Leaves the channel, which closes after its last outstation."""
+        station, self._station, self._master = self._station, None, None
+        if station is not None:
+            await part(station, self._shared)
+
+    # -- commands -------------------------------------------------------------------------------
+
+    async def read(self, points: Sequence[str]) -> Sample:
+        """Reads present values now.
+
+        Raises:
+            DriverError: not one point could be read.
+        """
+        station, _ = self._linked()
+        ranges = ranges_of([self._device.points[name] for name in points])
+        reply = await station.ask(_READ, b"".join(one.header() for one in ranges))
+        refused = reply.iin & REFUSALS
+        sample = self._readings.answer(reply.blocks, points, reply.time_ns, refused=bool(refused))
+        if not sample.values and len(sample.bad) == len(points) and (refused or not reply.blocks):
+            why = iin_names(refused) or reply.problem or "the response was empty"
+            raise DriverError("device-error", f"{self._name} did not give {', '.join(points)}: {why}")
+        return sample
+
+    async def write(self, values: Mapping[str, Value]) -> Sample:
+        """Operates outputs, and says what they were set to. A control whose answer is lost is not repeated.
+
+        Raises:
+            DriverError: not all were operated, or a feedback point did not follow.
+        """
+        station, _ = self._linked()
+        return await write(self._device, station, values, self.read)
+
+    async def call(self, method: str, args: Mapping[str, Any]) -> Any:
+        """Carries out one of `PROTOCOL.methods`.
+
+        Raises:
+            Refused: unknown method or wrong arguments; nothing was sent.
+            DriverError: the outstation said no or did not answer.
+        """
+        station, master = self._linked()
+        return await carry_out(method, args, self._device, station, master)

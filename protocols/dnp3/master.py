@@ -1,0 +1,304 @@
+"""What a master does untold: its startup, its polls, and what an outstation's indications ask for.
+
+One request is under way at a time, so one loop decides what is next: first what is to be done once (a
+`Task`), then the poll that is due longest.
+"""
+
+import asyncio
+import enum
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from protocols.base import DeviceState, DriverError, Quality, Sample, Sink
+from protocols.dnp3.config import Dnp3Device
+from protocols.dnp3.fragment import Fragment, Outstation, Reply
+from protocols.dnp3.objects import REFUSALS, STATIC_GROUP, Iin
+from protocols.dnp3.plan import Poll, class_headers, integrity_poll, polls_of
+from protocols.dnp3.timesync import synchronise
+from protocols.schedule import Schedule
+
+_READ, _WRITE, _ENABLE, _DISABLE = 0x01, 0x02, 0x14, 0x15
+_CLEAR_RESTART = b"\x50\x01\x00\x07\x07\x00"  # group 80 variation 1: internal indication 7 becomes 0
+_SILENT_POLLS = 2
+"""Unanswered in a row, after which no value is known any more."""
+_TIME_AGAIN_S = 60.0
+"""From one attempt to set the outstation's clock to the next, however often it asks."""
+_NAMED = 5
+"""Points that a reason names; the rest are counted."""
+
+
+class Task(enum.IntEnum):
+    """What is done once, the most pressing first."""
+
+    CLEAR_RESTART = 1
+    TIME_SYNC = 2
+    INTEGRITY = 3
+    ENABLE_UNSOLICITED = 4
+
+
+_TROUBLE: Final = {
+    Iin.DEVICE_TROUBLE: "the outstation reports device trouble",
+    Iin.CONFIGURATION_CORRUPT: "the outstation reports that its configuration is corrupt",
+}
+
+
+class _Due(msgspec.Struct):
+    poll: Poll
+    schedule: Schedule
+
+
+class Master:
+    """Keeps one outstation polled over one connection; each connection has one of its own."""
+
+    def __init__(self, device: Dnp3Device, outstation: Outstation) -> None:
+        self._device = device
+        self._outstation = outstation
+        self._integrity = integrity_poll(device, 0.0)
+        self._todo: set[Task] = {Task.INTEGRITY}
+        if device.unsolicited:
+            self._todo.add(Task.ENABLE_UNSOLICITED)
+        self._wake = asyncio.Event()
+        self._sink: Sink | None = None
+        self._overflowed = False
+        self._overflows = 0
+        self._restart_stays = False
+        self._time_again = 0.0
+        self._unanswered = 0
+        self._reasons: dict[str, str] = {}
+        self._said: tuple[DeviceState, str] | None = None
+
+    # -- what comes in --------------------------------------------------------------------------
+
+    def saw(self, fragment: Fragment) -> None:
+        """Notes what a response's internal indications ask for (IEEE 1815-2012, 4.2.2.6)."""
+        iin = fragment.iin
+        if not iin & Iin.DEVICE_RESTART:
+            self._restart_stays = False
+        elif not self._restart_stays and Task.CLEAR_RESTART not in self._todo:
+            self._add(Task.CLEAR_RESTART, Task.INTEGRITY)
+            if self._device.unsolicited:  # a restart forgets what was enabled
+                self._add(Task.ENABLE_UNSOLICITED)
+        if iin & Iin.NEED_TIME and self._device.time_sync != "never" and _now() >= self._time_again:
+            self._add(Task.TIME_SYNC)
+        if iin & Iin.EVENT_BUFFER_OVERFLOW and not self._overflowed:
+            self._overflows += 1
+            self._add(Task.INTEGRITY)
+        self._overflowed = bool(iin & Iin.EVENT_BUFFER_OVERFLOW)
+        for bit, text in _TROUBLE.items():
+            self._judge(text, text if iin & bit else "")
+        if fragment.unsolicited:
+            self._judge("unsolicited", fragment.decoded.problem)
+        self._say()
+
+    def _add(self, *tasks: Task) -> None:
+        self._todo.update(tasks)
+        self._wake.set()
+
+    def _judge(self, about: str, trouble: str) -> None:
+        if trouble:
+            self._reasons[about] = trouble
+        else:
+            self._reasons.pop(about, None)
+
+    def _say(self) -> None:
+        """Tells the sink what changed: overflows, and whether something is wrong."""
+        if self._sink is None:
+            return
+        if self._overflows:
+            self._sink.lost(self._overflows, "event-buffer-overflow")
+            self._overflows = 0
+        reason = "; ".join(self._reasons.values())
+        said = (DeviceState.DEGRADED if reason else DeviceState.ONLINE, reason)
+        if said != self._said:
+            self._said = said
+            self._sink.state(*said)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """The first request: that nothing is reported unasked until everything was read once.
+
+        An outstation without unsolicited responses refuses it, which is as good.
+
+        Raises:
+            DriverError: the outstation does not answer.
+        """
+        await self._outstation.ask(_DISABLE, class_headers((1, 2, 3)))
+
+    async def run(self, sink: Sink) -> None:
+        """Does what is to be done and polls, until cancelled.
+
+        Raises:
+            DriverError: the connection was lost.
+        """
+        self._sink = sink
+        self._say()
+        polls: list[_Due] | None = None
+        while True:
+            if self._todo:
+                await self._carry_out(min(self._todo))
+                continue
+            if polls is None:
+                polls = self._schedule()
+            due = min(polls, key=lambda one: one.schedule.due, default=None)
+            if due is None or due.schedule.due > _now():
+                await self._rest_until(due)
+                continue
+            missed = due.schedule.begin(_now())
+            if missed and due.poll.points:  # events that were not asked for in time are not lost
+                sink.missed(missed, due.poll.period)
+            await self._poll(due.poll)
+
+    def _schedule(self) -> list[_Due]:
+        """Polls from now on; the startup has just read all that the integrity poll and the classes would."""
+        now = _now()
+        dues = []
+        for poll in polls_of(self._device):
+            own_rate = poll.points and not poll.integrity
+            dues.append(_Due(poll, Schedule(poll.period, now if own_rate else now + poll.period)))
+        return dues
+
+    async def _rest_until(self, due: _Due | None) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout_at(due.schedule.due if due else None):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    # -- what is done once ----------------------------------------------------------------------
+
+    async def _carry_out(self, task: Task) -> None:
+        self._todo.discard(task)
+        match task:
+            case Task.INTEGRITY:
+                await self._poll(self._integrity)
+            case Task.TIME_SYNC:
+                await self._set_time()
+            case Task.CLEAR_RESTART:
+                reply = await self._tried(task, _WRITE, _CLEAR_RESTART)
+                if reply is not None and reply.iin & Iin.DEVICE_RESTART:
+                    self._restart_stays = True  # else it would be cleared for ever
+                    self._todo.discard(task)
+                    self._judge("restart", "the outstation does not let its restart indication be cleared")
+                elif reply is not None:
+                    self._judge("restart", "")
+            case Task.ENABLE_UNSOLICITED:
+                await self._tried(task, _ENABLE, class_headers(self._device.unsolicited))
+        self._say()
+
+    async def _tried(self, task: Task, function: int, body: bytes) -> Reply | None:
+        """The outstation's reply; after a timeout None, and the task comes again after the next answer."""
+        try:
+            return await self._outstation.ask(function, body)
+        except DriverError as error:
+            if error.code == "disconnected":
+                raise
+            self._silent(error, ())
+            self._todo.add(task)
+            if task is not Task.INTEGRITY:  # see whether it answers at all: else this would be asked for ever
+                self._todo.add(Task.INTEGRITY)
+            return None
+
+    async def _set_time(self) -> None:
+        self._time_again = _now() + _TIME_AGAIN_S
+        trouble = ""
+        try:
+            await synchronise(self._outstation, self._device.time_sync, _wall_ms)
+        except DriverError as error:
+            if error.code == "disconnected":
+                raise
+            trouble = f"the outstation's clock could not be set: {error}"
+        self._judge("time", trouble)
+
+    # -- polls ----------------------------------------------------------------------------------
+
+    async def integrity(self) -> Reply:
+        """Polls everything now.
+
+        Raises:
+            DriverError: as `Outstation.ask`.
+        """
+        return await self._outstation.ask(_READ, self._integrity.body, report=True)
+
+    async def classes(self, classes: Sequence[int]) -> Reply:
+        """Polls the events of these classes now.
+
+        Raises:
+            DriverError: as `Outstation.ask`.
+        """
+        return await self._outstation.ask(_READ, class_headers(classes), report=True)
+
+    async def _poll(self, poll: Poll) -> None:
+        try:
+            reply = await self._outstation.ask(_READ, poll.body, report=True)
+        except DriverError as error:
+            if error.code == "disconnected":
+                raise
+            self._silent(error, poll.points)
+            if poll.integrity:
+                self._todo.add(Task.INTEGRITY)
+        else:
+            self._answered(poll, reply)
+        self._say()
+
+    def _silent(self, error: DriverError, points: tuple[str, ...]) -> None:
+        """A request was not answered: what is not known any more is bad, first its points, then all."""
+        self._unanswered += 1
+        if self._unanswered == _SILENT_POLLS:
+            self._judge("silence", str(error))
+            points = self._integrity.points
+        if points and self._unanswered <= _SILENT_POLLS:
+            self._report_bad(points, Quality.TIMEOUT)
+
+    def _answered(self, poll: Poll, reply: Reply) -> None:
+        if self._unanswered and not poll.integrity:
+            self._todo.add(Task.INTEGRITY)  # values were said to be unknown: they are read again
+        self._unanswered = 0
+        self._judge("silence", "")
+        trouble = reply.problem and f"part of a response could not be read: {reply.problem}"
+        if missing := _missing(self._device, poll, reply):
+            self._report_bad(missing, Quality.BAD_CONFIG)
+            trouble = trouble or self._lacks(poll, missing)
+        elif refused := reply.iin & REFUSALS:
+            trouble = trouble or f"the outstation refused the {poll.what}: {iin_names(refused)}"
+        self._judge(poll.what, trouble)
+
+    def _lacks(self, poll: Poll, missing: tuple[str, ...]) -> str:
+        named = ", ".join(missing[:_NAMED])
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        how = "; it may leave points out of class 0: give them a poll of their own" if poll.integrity else ""
+        return f"the outstation did not give {named}{more}{how}"
+
+    def _report_bad(self, points: tuple[str, ...], quality: Quality) -> None:
+        assert self._sink is not None
+        self._sink.sample(Sample(time.time_ns(), {}, dict.fromkeys(points, quality)))
+
+
+def _missing(device: Dnp3Device, poll: Poll, reply: Reply) -> tuple[str, ...]:
+    """Points of the poll whose present values did not come."""
+    came: dict[int, set[int]] = {}
+    for block in reply.blocks:
+        came.setdefault(block.group, set()).update(block.indices)
+    points, nothing = device.points, frozenset[int]()
+    return tuple(
+        name
+        for name in poll.points
+        if points[name].index not in came.get(STATIC_GROUP[points[name].type], nothing)
+    )
+
+
+def iin_names(iin: Iin) -> str:
+    """Indications as people read them: `object unknown, parameter error`."""
+    return ", ".join(one.name.lower().replace("_", " ") for one in Iin if one & iin and one.name)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
