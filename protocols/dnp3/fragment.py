@@ -1,6 +1,7 @@
 """What comes from an outstation, as the layers hand it on, and what the layers above may ask of one."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import msgspec
@@ -65,6 +66,14 @@ class NotSent(DriverError):
     """The request never left: the outstation cannot have acted on it."""
 
 
+class Ask(Protocol):
+    """Asks an outstation: see `Outstation.ask`."""
+
+    async def __call__(
+        self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
+    ) -> Reply: ...
+
+
 class Outstation(Protocol):
     """One outstation, as what is above the link sees it."""
 
@@ -82,4 +91,11 @@ class Outstation(Protocol):
         Raises:
             NotSent: the channel was not open.
             DriverError: `timeout` or `disconnected`; whether the outstation acted on it is not known.
+        """
+
+    def turn(self) -> AbstractAsyncContextManager[Ask]:
+        """Takes the turn for several requests, and gives what to ask them with.
+
+        Nothing else is sent to the outstation between them: a select holds for the very next request only, and a
+        recorded time is that at which the request left. `ask` itself would wait for the turn to end.
         """
