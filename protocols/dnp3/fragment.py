@@ -97,6 +97,6 @@ class Outstation(Protocol):
     def turn(self) -> AbstractAsyncContextManager[Ask]:
         """Takes the turn for several requests, and gives what to ask them with.
 
-        Nothing else is sent to the outstation between them: a select holds for the very next request only, and
-        a recorded time is that at which the request left. `ask` itself would wait for the turn to end.
+        Nothing else is sent to the outstation between them: a select holds for the very next request only, a
+        recorded time is that at which the request left. `ask` itself would wait for the turn to end.
         """
