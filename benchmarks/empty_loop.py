@@ -6,7 +6,7 @@ Run as a process beside a benchmark; prints the count after the seconds that its
 import asyncio
 import sys
 
-from protocols.modbus.poll import Schedule
+from protocols.schedule import Schedule
 
 PERIOD_S = 0.010
 

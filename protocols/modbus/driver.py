@@ -12,11 +12,11 @@ from protocols.modbus.errors import driver_error
 from protocols.modbus.line import join, part
 from protocols.modbus.pdu import ExceptionCode, Function, MalformedAnswer, ModbusException
 from protocols.modbus.plan import Poll, blocks_of, polls_of
-from protocols.modbus.poll import Schedule
 from protocols.modbus.reader import Reading
 from protocols.modbus.station import Station
 from protocols.modbus.transport import name_of
 from protocols.modbus.writes import Step, steps
+from protocols.schedule import Schedule
 
 _DEGRADED_AFTER = 2  # cycles in a row without any answer
 _READINGS = 16  # selections of points whose plans are kept for `read`

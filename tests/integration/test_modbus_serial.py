@@ -19,7 +19,7 @@ from scripted import (
 from protocols.base import DriverError
 from protocols.modbus.config import Rtu
 from protocols.modbus.driver import ModbusDriver
-from protocols.modbus.transport import open_serial
+from protocols.transport import open_serial
 
 
 async def test_there_is_no_such_port() -> None:
@@ -77,7 +77,7 @@ async def test_what_a_port_does_not_take_at_once_follows() -> None:
     tty.setraw(theirs)
     os.set_blocking(ours, False)
     protocol = Kept()
-    open_serial(Rtu(transport="rtu", port=os.ttyname(theirs)), protocol)
+    open_serial(Rtu(transport="rtu", port=os.ttyname(theirs)), protocol, extra="modbus")
     sent = bytes(range(256)) * 400  # more than the kernel keeps for a terminal
     got = bytearray()
     some = asyncio.Event()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.modbus.poll import Schedule
+from protocols.schedule import Schedule
 
 
 def test_cycles_are_absolute() -> None:

@@ -1,0 +1,267 @@
+"""Opens the byte streams that protocols run on: TCP, TLS and serial ports. I/O only."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from protocols.base import DriverError
+from protocols.units import format_duration
+
+if TYPE_CHECKING:
+    import serial
+
+_READ = 4096
+_TLS_SHUTDOWN = 1.0
+
+
+class TlsOptions(Protocol):
+    """What a profile says of TLS: files in PEM, and whom to trust."""
+
+    @property
+    def ca(self) -> str | None:
+        """File with the authorities to trust; None: a client trusts the system's, a server asks nobody."""
+
+    @property
+    def cert(self) -> str | None:
+        """File with our certificate chain."""
+
+    @property
+    def key(self) -> str | None:
+        """File with our key; None: it stands in `cert`."""
+
+    @property
+    def server_name(self) -> str | None:
+        """Name in the server's certificate; None: its host."""
+
+    @property
+    def verify(self) -> bool:
+        """False: talk to whoever answers or calls."""
+
+
+class SerialOptions(Protocol):
+    """What a profile says of a serial line; the data bits are 8."""
+
+    @property
+    def port(self) -> str:
+        """Path of the device, such as `/dev/ttyUSB0`."""
+
+    @property
+    def baudrate(self) -> int:
+        """Bits a second."""
+
+    @property
+    def parity(self) -> str:
+        """`none`, `even` or `odd`."""
+
+    @property
+    def stopbits(self) -> int:
+        """1 or 2."""
+
+
+async def connect(
+    host: str, port: int, timeout: float, protocol: asyncio.Protocol, tls: TlsOptions | None = None
+) -> None:
+    """Opens a connection and hands it to `protocol.connection_made`; `timeout` is in seconds.
+
+    Raises:
+        DriverError: `timeout` or `disconnected`, with the reason in words.
+    """
+    where = f"{host}:{port}"
+    options: dict[str, Any] = {}
+    if tls is not None:
+        options = {
+            "ssl": client_context(tls),
+            "server_hostname": tls.server_name or host,
+            "ssl_shutdown_timeout": _TLS_SHUTDOWN,
+        }
+    try:
+        with _in_words(where):
+            async with asyncio.timeout(timeout):
+                await asyncio.get_running_loop().create_connection(lambda: protocol, host, port, **options)
+    except TimeoutError:
+        text = f"{where} did not take the connection in {format_duration(timeout)}"
+        raise DriverError("timeout", text) from None
+
+
+async def listen(
+    host: str, port: int, factory: Callable[[], asyncio.Protocol], tls: TlsOptions | None = None
+) -> asyncio.Server:
+    """Listens for callers, each of whom gets a protocol of its own.
+
+    Raises:
+        DriverError: `disconnected`: the address cannot be listened on; the text says why.
+    """
+    options: dict[str, Any] = {}
+    if tls is not None:
+        options = {"ssl": server_context(tls), "ssl_shutdown_timeout": _TLS_SHUTDOWN}
+    with _in_words(f"{host}:{port}"):
+        return await asyncio.get_running_loop().create_server(factory, host, port, **options)
+
+
+@contextlib.contextmanager
+def _in_words(where: str) -> Iterator[None]:
+    """Says what went wrong in a sentence; a TimeoutError passes."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except ConnectionRefusedError:
+        raise DriverError("disconnected", f"{where} refused the connection") from None
+    except ConnectionError as error:
+        raise DriverError("disconnected", f"{where} closed the connection as it was made") from error
+    except socket.gaierror as error:
+        raise DriverError("disconnected", f"{where}: host not found ({error.strerror})") from error
+    except ssl.SSLCertVerificationError as error:
+        raise DriverError(
+            "disconnected", f"{where}: certificate not trusted: {error.verify_message}"
+        ) from error
+    except ssl.SSLError as error:
+        raise DriverError("disconnected", f"{where}: TLS failed: {error.reason or error}") from error
+    except (OSError, ValueError) as error:
+        # Not the library's text, which says it all twice.
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise DriverError("disconnected", f"{where} cannot be opened: {reason}") from error
+
+
+def client_context(tls: TlsOptions) -> ssl.SSLContext:
+    """TLS 1.2 or later, with mutual authentication where `cert` is given.
+
+    Raises:
+        DriverError: a file cannot be read, or holds no certificate or key; the text names it.
+    """
+    with _file_of("ca", tls.ca):
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=tls.ca)
+    _load_own(context, tls)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def server_context(tls: TlsOptions) -> ssl.SSLContext:
+    """TLS 1.2 or later; where `ca` is given, callers need a certificate of it.
+
+    Raises:
+        DriverError: a file cannot be read, or holds no certificate or key; the text names it.
+    """
+    with _file_of("ca", tls.ca):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
+    _load_own(context, tls)
+    if tls.ca is not None and tls.verify:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _load_own(context: ssl.SSLContext, tls: TlsOptions) -> None:
+    if tls.cert is not None:
+        with _file_of("cert and key", tls.cert, tls.key):
+            # Without a password OpenSSL would ask for one on the terminal, and wait.
+            context.load_cert_chain(tls.cert, tls.key, password="")
+
+
+@contextlib.contextmanager
+def _file_of(field: str, *files: str | None) -> Iterator[None]:
+    """Says of what goes wrong inside which files it was about: `ssl` does not."""
+    try:
+        yield
+    except OSError as error:
+        names = " and ".join(filter(None, files)) or "the system's authorities"
+        reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else error.strerror or error
+        raise DriverError("disconnected", f"{field}: {names} cannot be used: {reason}") from error
+
+
+def open_serial(line: SerialOptions, protocol: asyncio.Protocol, extra: str) -> None:
+    """Opens a serial port for this process alone; pyserial does not block here (O_NONBLOCK).
+
+    `extra` is the distribution's extra that brings pyserial to the protocol.
+
+    Raises:
+        DriverError: `disconnected`, with the reason in words.
+    """
+    try:
+        import serial
+    except ImportError as error:
+        text = f"{line.port} needs the package pyserial; install hilgate[{extra}]"
+        raise DriverError("disconnected", text) from error
+    with _in_words(line.port):
+        port = serial.Serial(
+            line.port,
+            baudrate=line.baudrate,
+            parity={"none": "N", "even": "E", "odd": "O"}[line.parity],
+            stopbits=line.stopbits,
+            timeout=0,
+            write_timeout=0,
+            exclusive=True,
+        )
+    protocol.connection_made(_SerialTransport(port, protocol))
+
+
+class _SerialTransport(asyncio.Transport):
+    """A serial port's descriptor on the event loop, in the shape of an asyncio transport."""
+
+    def __init__(self, port: "serial.Serial", protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._port = port
+        self._file: int = port.fileno()
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self._unsent = b""
+        self._closing = False
+        self._loop.add_reader(self._file, self._readable)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends; what the port does not take at once is kept, and what comes after its loss is dropped."""
+        if not self._closing:
+            self._unsent += bytes(data)
+            self._writable()
+
+    def is_closing(self) -> bool:
+        """Whether the port is closed or about to be."""
+        return self._closing
+
+    def close(self) -> None:
+        """Closes the port at once."""
+        self._lost(None)
+
+    def abort(self) -> None:
+        """Closes the port at once."""
+        self._lost(None)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._file, _READ)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        if data:
+            self._protocol.data_received(data)
+        else:
+            self._lost(ConnectionResetError("the port was hung up"))
+
+    def _writable(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._file, self._unsent) :]
+        except BlockingIOError:
+            pass  # the port's buffer is full: go on when it has room
+        except OSError as error:
+            self._lost(error)
+            return
+        if self._unsent:
+            self._loop.add_writer(self._file, self._writable)
+        else:
+            self._loop.remove_writer(self._file)
+
+    def _lost(self, error: Exception | None) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._loop.remove_reader(self._file)
+        self._loop.remove_writer(self._file)
+        self._port.close()
+        self._loop.call_soon(self._protocol.connection_lost, error)
