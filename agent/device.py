@@ -102,6 +102,11 @@ class Device:
         now = clock.now_ns()
         self.losses.count(reason, count, now, now)
 
+    async def kept(self) -> None:
+        """Returns when all samples taken before are in the store."""
+        self._batch.flush()
+        await self._events.stored()
+
     # -- life -----------------------------------------------------------------------------------
 
     async def supervise(self) -> None:

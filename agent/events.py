@@ -92,6 +92,10 @@ class Events:
             kind, self.bench_source, address, Lane.EVENT, msgspec.json.encode(body), clock.now_ns(), mode
         )
 
+    async def stored(self) -> None:
+        """Returns when all events sent before are in the store."""
+        await self._store.stored()
+
     def availability(self, body: Any, *, mode: Mode, ttl: float) -> None:
         """Sends availability; `ttl` in seconds."""
         data = msgspec.json.encode(body)

@@ -267,7 +267,7 @@ class DeviceConfig(BaseModel):
 
 
 class Sink(Protocol):
-    """Where a driver's `run` puts what it learns. Every call returns at once and never fails."""
+    """Where a driver's `run` puts what it learns. Every call but `kept` returns at once; none fails."""
 
     def sample(self, sample: Sample) -> None:
         """Takes readings, in the order they were taken."""
@@ -284,6 +284,9 @@ class Sink(Protocol):
     def lost(self, count: int, reason: str) -> None:
         """Counts what came from the device and could not be taken, since the last that could; `reason` is a
         word such as `receive-overflow`."""
+
+    async def kept(self) -> None:
+        """Returns when all samples given before would outlive the agent: then a device may forget them."""
 
 
 class Driver(Protocol):

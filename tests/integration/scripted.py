@@ -198,6 +198,9 @@ class Heard:
         self.states.append((state, reason))
         self._news.set()
 
+    async def kept(self) -> None:
+        pass
+
     def missed(self, cycles: int, period: float) -> None:
         self.missed_cycles += cycles
         self._news.set()

@@ -80,6 +80,9 @@ class Heard:
     def state(self, state: DeviceState, reason: str = "") -> None:
         raise AssertionError(f"{state}: {reason}")
 
+    async def kept(self) -> None:
+        pass
+
     def missed(self, cycles: int, period: float) -> None:
         self.missed_cycles += cycles
 

@@ -13,6 +13,7 @@ from agent.device import Device
 from agent.events import Events
 from agent.latest import LatestValues
 from agent.store import SqliteStore
+from protocols.amqp.flavours import Address
 from protocols.base import DeviceState, DriverError, Quality, Sample, Sink, Value
 from protocols.modbus.config import ModbusDevice
 
@@ -128,6 +129,26 @@ async def test_it_is_online_with_the_first_value_and_not_before() -> None:
     async with bench.supervised():
         await bench.until(DeviceState.ONLINE)
         assert bench.latest.get("plc")["speed"].value == 5
+
+
+async def test_samples_that_a_device_may_forget_are_in_the_store() -> None:
+    """Without a wait for the batch window, which would let the device wait for it too."""
+    kept = asyncio.Event()
+
+    async def confirm(sink: Sink) -> None:
+        sink.sample(Sample(1, {"speed": 5}))
+        assert bench.store.outbox.take(Address("hil.rig.events.plc", "topic")) is None
+        await sink.kept()
+        kept.set()
+        await asyncio.get_running_loop().create_future()
+
+    bench = Bench(ScriptedDriver([None], [confirm]), batch={"window": 3600.0})
+    async with bench.supervised(), asyncio.timeout(20):
+        await kept.wait()
+        taken = []
+        while (message := bench.store.outbox.take(Address("hil.rig.events.plc", "topic"))) is not None:
+            taken.append(message.data)
+    assert any(b'"speed":5' in data for data in taken)
 
 
 async def test_an_absent_device_is_tried_again_and_said_once() -> None:
