@@ -1,5 +1,6 @@
 """`hilgate check` and `hilgate schema`: profiles, before anything is touched."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,9 @@ from agent.cli.exits import Exit
 if TYPE_CHECKING:
     from agent.problems import ConfigErrors
     from agent.profile import Profile
+
+_DNP3_PYTHON = ("dnp3_python", "pydnp3", "dnp3demo")
+"""Modules of the distribution dnp3-python."""
 
 
 def check(
@@ -63,7 +67,22 @@ def _report(profile: "Profile", as_json: bool) -> None:
     from agent.profile import report
 
     plans = report.survey(profile)
+    notes = _notes(profile)
     if as_json:
-        output.json_line(report.as_data(profile, plans))
-    else:
-        output.console().print(report.as_text(profile, plans))
+        output.json_line(report.as_data(profile, plans) | {"notes": notes})
+        return
+    output.console().print(report.as_text(profile, plans))
+    for note in notes:
+        typer.echo(f"note: {note}")
+
+
+def _notes(profile: "Profile") -> list[str]:
+    """What is worth knowing of the packages that the profile's devices need."""
+    if not any(device.protocol == "dnp3" and device.enabled for device in profile.devices.values()):
+        return []
+    notes = []
+    if find_spec("py1815") is None:
+        notes.append("DNP3 devices need the package py1815, which is not installed; install hilgate[dnp3]")
+    if any(find_spec(module) for module in _DNP3_PYTHON):
+        notes.append("the package dnp3-python is installed here and is not used: docs/dnp3.md says why")
+    return notes
