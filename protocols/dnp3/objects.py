@@ -120,7 +120,7 @@ class Layout(NamedTuple):
     bits: int = 0
     """Bits of one object where several share an octet, the lowest index in the lowest bits; else 0."""
     opaque: int = 0
-    """Octets of an object that is not a value: a command and its status."""
+    """Octets of an object that is not a point's value: a command and its status, or one that is walked past."""
 
 
 LAYOUTS: Final[dict[tuple[int, int], Layout]] = {
@@ -173,6 +173,25 @@ LAYOUTS: Final[dict[tuple[int, int], Layout]] = {
     (32, 6): Layout("analog_input", True, "d"),
     (32, 7): Layout("analog_input", True, "f", time="absolute"),
     (32, 8): Layout("analog_input", True, "d", time="absolute"),
+    (31, 1): Layout(None, False, "", flags=False, opaque=5),  # frozen analog inputs, and their events
+    (31, 2): Layout(None, False, "", flags=False, opaque=3),
+    (31, 3): Layout(None, False, "", flags=False, opaque=11),
+    (31, 4): Layout(None, False, "", flags=False, opaque=9),
+    (31, 5): Layout(None, False, "", flags=False, opaque=4),
+    (31, 6): Layout(None, False, "", flags=False, opaque=2),
+    (31, 7): Layout(None, False, "", flags=False, opaque=5),
+    (31, 8): Layout(None, False, "", flags=False, opaque=9),
+    (33, 1): Layout(None, True, "", flags=False, opaque=5),
+    (33, 2): Layout(None, True, "", flags=False, opaque=3),
+    (33, 3): Layout(None, True, "", flags=False, opaque=11),
+    (33, 4): Layout(None, True, "", flags=False, opaque=9),
+    (33, 5): Layout(None, True, "", flags=False, opaque=5),
+    (33, 6): Layout(None, True, "", flags=False, opaque=9),
+    (33, 7): Layout(None, True, "", flags=False, opaque=11),
+    (33, 8): Layout(None, True, "", flags=False, opaque=15),
+    (34, 1): Layout(None, False, "", flags=False, opaque=2),  # deadbands of analog inputs
+    (34, 2): Layout(None, False, "", flags=False, opaque=4),
+    (34, 3): Layout(None, False, "", flags=False, opaque=4),
     (40, 1): Layout("analog_output", False, "i"),
     (40, 2): Layout("analog_output", False, "h"),
     (40, 3): Layout("analog_output", False, "f"),
@@ -203,7 +222,10 @@ LAYOUTS: Final[dict[tuple[int, int], Layout]] = {
     (52, 1): Layout(None, False, "H", flags=False),
     (52, 2): Layout(None, False, "H", flags=False),
 }
-"""Every object that is read or written here. 51 variation 1 and 2: the common time, synchronised or not."""
+"""Every object that is read, written or walked past here: the octets after one that is not known are lost.
+
+51 variation 1 and 2: the common time, synchronised or not.
+"""
 
 VARIATIONS: Final[dict[PointType, tuple[int, ...]]] = {
     kind: tuple(v for (g, v), layout in LAYOUTS.items() if g == group and not layout.event)
