@@ -14,10 +14,10 @@ class _Dnp3:
     methods: Mapping[str, str] = {
         "integrity": "Polls everything now: classes 1, 2, 3 and 0.",
         "class-poll": "Polls events now: classes (default [1, 2, 3]).",
-        "read": "Objects as they are: group, variation (0: the outstation's own), start and stop, or all.",
-        "status": "Internal indications, link and time of the last answer.",
+        "read": "Objects as they are: group, variation (0: the outstation's own), start, stop (default all).",
+        "status": "Indications of the last answer, when it came, and frames that were not taken, by reason.",
         "operate": "A control by index: code, count, on_ms, off_ms, clear; or value, output; mode. Writes.",
-        "freeze": "Freezes counters: start and stop (default all), clear, at once. Writes.",
+        "freeze": "Freezes counters: start and stop (default all), clear. Writes.",
         "assign-class": "Assigns points to a class: type, class (0 to 3), start, stop (default all). Writes.",
         "time-sync": "Sets the outstation's clock: procedure lan or non-lan. Writes.",
         "unsolicited": "Has classes reported unsolicited, or not: enable, classes. Writes.",

@@ -46,8 +46,8 @@ async def write(
     `direct-no-ack` counts as written.
 
     Raises:
-        DriverError: `device-error` (refused), `timeout` or `disconnected` (the text says whether something was
-            operated, or that this is not known), or `verify-mismatch`; `written` holds what was carried out.
+        DriverError: `device-error` (refused), `timeout` or `disconnected` (the text says whether that was
+            operated or is not known), or `verify-mismatch`; `written` holds what was carried out.
     """
     written: dict[str, Value] = {}
     for mode, names in _requests(device, values):
