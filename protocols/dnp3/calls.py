@@ -91,7 +91,7 @@ _Index = Annotated[int, msgspec.Meta(ge=0, lt=INDICES)]
 _Octet = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
 _Group = Annotated[int, msgspec.Meta(ge=1, le=0xFF)]
 _Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
-_EventClasses = Annotated[list[Literal[1, 2, 3]], msgspec.Meta(min_length=1, max_length=3)]
+_EventClasses = Annotated[tuple[Literal[1, 2, 3], ...], msgspec.Meta(min_length=1, max_length=3)]
 
 
 class _Args(msgspec.Struct, forbid_unknown_fields=True):
@@ -167,7 +167,7 @@ class _Integrity(_Args):
 
 
 class _ClassPoll(_Args):
-    classes: _EventClasses = [1, 2, 3]
+    classes: _EventClasses = (1, 2, 3)
 
     async def carry_out(self, at: _At) -> Any:
         reply = await at.master.classes(sorted(set(self.classes)))
@@ -229,14 +229,14 @@ class _Status(_Args):
         }
 
 
-_CodeName = Literal["pulse-on", "pulse-off", "latch-on", "latch-off", "close", "trip"]
+_CODES: Final = {code.name.lower().replace("_", "-"): code for code in Code}
 
 
 class _Operate(_Args):
     """A binary output by `code`, or an analog one by `value` (raw) and `output`."""
 
     index: _Index
-    code: _CodeName | _Octet | None = None
+    code: str | _Octet | None = None
     count: _Octet = 1
     on_ms: _Milliseconds = 100
     off_ms: _Milliseconds = 0
@@ -258,7 +258,9 @@ class _Operate(_Args):
             raise Refused("malformed", text)
         if self.value is not None:
             return self._setpoint(self.value)
-        code = Code[self.code.upper().replace("-", "_")] if isinstance(self.code, str) else self.code or 0
+        code = _CODES.get(self.code) if isinstance(self.code, str) else self.code
+        if code is None:
+            raise Refused("malformed", f"code is one of {', '.join(_CODES)}, or a control code from 0 to 255")
         return relay(
             f"binary output {self.index}",
             self.index,
@@ -273,7 +275,7 @@ class _Operate(_Args):
         try:
             return setpoint(f"analog output {self.index}", self.index, self.output, value)
         except ControlError:
-            raise Refused("out-of-range", f"{value:g} does not fit an {self.output}") from None
+            raise Refused("out-of-range", f"{value:g} does not fit output {self.output}") from None
 
 
 class _Freeze(_Span):
@@ -308,7 +310,7 @@ class _Unsolicited(_Args):
     """Until the next restart or connection, when what the profile says is enabled again."""
 
     enable: bool
-    classes: _EventClasses = [1, 2, 3]
+    classes: _EventClasses = (1, 2, 3)
 
     async def carry_out(self, at: _At) -> Any:
         function = _ENABLE if self.enable else _DISABLE
