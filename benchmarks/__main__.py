@@ -7,6 +7,7 @@ NAMES = {
     "modbus": "benchmarks.modbus_client",
     "can": "benchmarks.can_bus",
     "canrate": "benchmarks.can_rate",
+    "dnp3": "benchmarks.dnp3_master",
     "amqp": "benchmarks.amqp_engine",
     "broker": "benchmarks.broker",
     "rate": "benchmarks.agent_rate",
