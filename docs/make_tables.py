@@ -23,12 +23,14 @@ from protocols.can.config import (
     Simulation,
 )
 from protocols.can.point import CanPoint
+from protocols.dnp3 import config as dnp3
+from protocols.dnp3.point import Dnp3Point, Feedback
 from protocols.modbus.config import ModbusDevice, ModbusPoint, Rtu, RtuTcp, Tcp, Tls
 from protocols.units import format_duration
 from sim.behaviour import Playback, Ramp, Sine, Spec, Square, Walk
 
 DOCS = Path(__file__).parent
-_MARK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HUGE = 1e9
 _KINDS = {
     "integer": "whole number",
@@ -55,6 +57,13 @@ _CAN_PARTS: Mapping[str, type[BaseModel]] = {
 }
 """Sections of a CAN device that have a table of their own."""
 
+_DNP3_PARTS: Mapping[str, type[BaseModel]] = {
+    "polls": dnp3.Polls,
+    "feedback": Feedback,
+    "simulation": dnp3.Simulation,
+}
+"""Sections of a DNP3 device and its points that have a table of their own."""
+
 
 def tables() -> dict[str, str]:
     """Every table by the name in its mark."""
@@ -79,6 +88,13 @@ def tables() -> dict[str, str]:
         "can-device": _table(CanDevice, leave_out={*common, *_CAN_PARTS}),
         "can-point": _table(CanPoint, leave_out=set(Point.model_fields)),
         "can-parts": "".join(f"\n`{name}:`\n\n{_table(model)}" for name, model in _CAN_PARTS.items()),
+        "dnp3-device": _table(dnp3.Dnp3Device, leave_out={*common, "connection", *_DNP3_PARTS}),
+        "dnp3-point": _table(Dnp3Point, leave_out={*Point.model_fields, *_DNP3_PARTS}),
+        "dnp3-connection": "".join(
+            f"\n`transport: {name}`\n\n{_table(model, leave_out={'transport'})}" for name, model in
+            (("tcp", dnp3.Tcp), ("tls", dnp3.Tls), ("serial", dnp3.Serial))
+        ),
+        "dnp3-parts": "".join(f"\n`{name}:`\n\n{_table(model)}" for name, model in _DNP3_PARTS.items()),
     }  # fmt: skip
 
 

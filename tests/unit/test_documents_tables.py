@@ -19,10 +19,12 @@ def documents() -> list[str]:
     return sorted(path.name for path in DOCS.glob("*.md") if MARK in path.read_text("utf-8"))
 
 
+def examples(name: str) -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```", (DOCS / name).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
 def example(name: str) -> str:
-    match = re.search(r"^```yaml\n(.*?)^```", (DOCS / name).read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert match
-    return match[1]
+    return examples(name)[0]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def maker() -> dict[str, Any]:
 
 
 def test_there_are_documents_with_tables() -> None:
-    assert documents() == ["can.md", "profile.md", "settings.md"]
+    assert documents() == ["can.md", "dnp3.md", "profile.md", "settings.md"]
 
 
 @pytest.mark.parametrize("name", documents())
@@ -44,6 +46,13 @@ def test_the_profile_in_the_document_is_a_good_one(tmp_path: Path) -> None:
     path = tmp_path / "rig.yaml"
     path.write_text(example("profile.md"))
     assert list(load_profile(path, {}).devices) == ["pump-plc"]
+
+
+@pytest.mark.parametrize("devices", examples("dnp3.md"), ids=["points", "channels", "quality"])
+def test_the_devices_in_the_document_are_good_ones(devices: str, tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text(f"profile: rig\n{devices}")
+    assert {device.protocol for device in load_profile(path, {}).devices.values()} == {"dnp3"}
 
 
 def test_the_settings_in_the_document_are_good_ones() -> None:

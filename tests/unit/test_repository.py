@@ -117,7 +117,7 @@ def _locked(name: str) -> dict[str, str]:
     ("lock", "left_out", "groups"),
     [
         ("requirements-build.lock", None, ("build",)),
-        ("requirements.lock", {"all", "convert"}, ()),
+        ("requirements.lock", {"all", "convert", "opendnp3"}, ()),
         ("requirements-dev.lock", set(), ("build", "dev")),
     ],
 )
