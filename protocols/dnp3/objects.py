@@ -120,7 +120,7 @@ class Layout(NamedTuple):
     bits: int = 0
     """Bits of one object where several share an octet, the lowest index in the lowest bits; else 0."""
     opaque: int = 0
-    """Octets of an object that is not a point's value: a command and its status, or one that is walked past."""
+    """Octets of an object that is no point's value: a command and its status, or one that is walked past."""
 
 
 LAYOUTS: Final[dict[tuple[int, int], Layout]] = {

@@ -3,6 +3,8 @@
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +21,29 @@ _RANGES: Final[Mapping[AnalogOutput, int]] = {"int16": 2**15, "int32": 2**31}
 
 Operation = Literal["latch", "pulse", "pulse-on", "trip-close"]
 Mode = Literal["select", "direct", "direct-no-ack"]
+
+
+class Linear:
+    """value = raw * scale + offset; of whole numbers by the decimal text of both, so that 3 at 0.1 is 0.3."""
+
+    def __init__(self, scale: float, offset: float) -> None:
+        self.scale, self.offset = scale, offset
+        self._factor, self._shift = Fraction(repr(scale)), Fraction(repr(offset))
+        q = math.lcm(self._factor.denominator, self._shift.denominator)
+        self.whole = int(self._factor * q), int(self._shift * q), q
+        """p, o and q of value = (raw * p + o) / q, where raw is whole."""
+
+    def raw(self, value: int | float) -> Fraction:
+        """The number, rounded nowhere, whose value this is."""
+        exact = Fraction(value) if isinstance(value, int) else Fraction(repr(value))
+        return (exact - self._shift) / self._factor
+
+
+def scaled(scales: Sequence[Linear], raws: Sequence[int] | Sequence[float]) -> list[float]:
+    """The values of as many raw numbers of one type; of huge floats they may be infinite."""
+    if isinstance(raws[0], float):
+        return [raw * one.scale + one.offset for raw, one in zip(raws, scales, strict=False)]
+    return [(raw * p + o) / q for raw, (p, o, q) in zip(raws, [one.whole for one in scales], strict=False)]
 
 
 class Feedback(BaseModel):
@@ -128,8 +153,8 @@ class Dnp3Point(Point):
                 return DOUBLE_BIT[raw]
             case "octet_string":
                 return self._text(raw)
-        if self.scale != 1 or self.offset != 0:
-            raw = raw * self.scale + self.offset
+        if self.linear is not None:
+            (raw,) = scaled((self.linear,), (raw,))
         return raw if isinstance(raw, int) or math.isfinite(raw) else Quality.NOT_A_NUMBER
 
     def _text(self, raw: bytes) -> str | Quality:
@@ -140,11 +165,21 @@ class Dnp3Point(Point):
         except UnicodeDecodeError:
             return Quality.DEVICE_ERROR
 
+    @cached_property
+    def linear(self) -> Linear | None:
+        """How raw numbers become values; None where they are the values."""
+        return None if self.scale == 1 and self.offset == 0 else Linear(self.scale, self.offset)
+
     def raw_of(self, value: Value) -> int | float:
-        """What is sent for an analog output, as its `output` holds it."""
-        raw = (float(value) - self.offset) / self.scale if self.scale != 1 or self.offset else value
+        """What is sent for a value of an analog output, as its `output` holds it, were it of any size.
+
+        Raises:
+            OverflowError: no float of that size holds it.
+        """
+        number = value if isinstance(value, int | float) else float(value)
+        raw = number if self.linear is None else self.linear.raw(number)
         if self.output in _RANGES:
-            return round(float(raw)) if not isinstance(raw, int) else raw
+            return round(raw)
         if self.output == "float32":
             return float(struct.unpack("<f", struct.pack("<f", raw))[0])
         return float(raw)
@@ -172,12 +207,12 @@ class Dnp3Point(Point):
                     "out-of-range", f"{self.name} is a pulse (operation: pulse-on): it takes true only"
                 )
             return good
-        if self.type != "analog_output":  # a simulated input: what its value may be is the simulation's matter
+        if self.type != "analog_output":  # a simulated input: what it may be is the simulation's matter
             return good
         limit = _RANGES.get(self.output)
         try:
             raw = self.raw_of(good)
-        except (OverflowError, struct.error):
+        except OverflowError:
             raise Refused("out-of-range", f"{self.name} = {good} does not fit a {self.output}") from None
         if limit is not None and not -limit <= raw < limit:
             low, high = sorted(edge * self.scale + self.offset for edge in (-limit, limit - 1))
