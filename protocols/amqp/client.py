@@ -17,6 +17,7 @@ from protocols.amqp.endpoints import (
     NotReady,
     Receiver,
     Sender,
+    SenderClosed,
     TooLarge,
 )
 from protocols.amqp.engine import Connection, Open
@@ -158,6 +159,9 @@ class Client:
             async with asyncio.timeout(self._options.outcome_timeout):
                 await sender.ready()
             return await sender.post(message)
+        except SenderClosed as error:
+            # With its connection, or to make room for another: the message is as good as before.
+            raise ConnectionLost(str(error)) from error
         except LinkRefused as error:
             if sender is self._relay:
                 self._relay = (
@@ -165,7 +169,9 @@ class Client:
                 )
                 sender.close()
                 raise ConnectionLost(str(error)) from error
-            self._drop_reply_sender(reply_to)
+            if self._reply_senders.get(reply_to) is sender:
+                del self._reply_senders[reply_to]
+                sender.close(str(error))
             return Outcome(OutcomeKind.REJECTED, "amqp:not-found", str(error))
         except (TimeoutError, NotReady):
             return Outcome(OutcomeKind.RELEASED)

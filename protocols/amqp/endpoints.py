@@ -37,6 +37,10 @@ class LinkRefused(Exception):
     """The broker refused or ended the link, and said why."""
 
 
+class SenderClosed(LinkRefused):
+    """We closed the sender ourselves: the broker has said nothing against its address."""
+
+
 class Health(enum.Enum):
     """What a sender's link is like."""
 
@@ -64,12 +68,12 @@ class Sender:
         """Returns when a message can be posted.
 
         Raises:
-            LinkRefused: the broker refused the link, or ended it; the next call attaches it again. Or the
-                sender is closed.
+            LinkRefused: the broker refused the link, or ended it; the next call attaches it again.
+            SenderClosed: the sender is closed.
         """
         while True:
             if self._closed:
-                raise LinkRefused("the sender is closed")
+                raise LinkRefused(self._refusal) if self._refusal else SenderClosed("the sender is closed")
             if self._link is not None and self._link.credit > 0:
                 return
             if self._refusal:
@@ -99,15 +103,18 @@ class Sender:
         link.send(message, functools.partial(self._settled, future))
         return future
 
-    def close(self) -> None:
-        """Detaches. What has no outcome is undecided: `ConnectionLost`, or `MODIFIED` by the broker."""
+    def close(self, refusal: str = "") -> None:
+        """Detaches. What has no outcome is undecided: `ConnectionLost`, or `MODIFIED` by the broker.
+
+        Args:
+            refusal: What the broker has against the address, for all who wait in `ready`.
+        """
         self._closed = True
-        self._changed.set()
         self._client.forget(self)
         if self._link is not None:
             self._link.close()
             self._link = None
-        self.refuse("the sender was closed")
+        self.refuse(refusal)
 
     def health(self, now: float, blocked_after: float, outcome_timeout: float) -> Health:
         """Judges the link at a time of the loop's clock."""

@@ -1,5 +1,6 @@
 """Replies by the client: through the relay or a sender each, and never a hang over a bad address."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -61,6 +62,51 @@ async def test_a_reply_node_without_credit_is_for_later(peer: Peer) -> None:
     async with running(peer.url, outcome_timeout=0.1) as line:
         await line.until(LinkState.CONNECTED)
         assert (await line.client.reply("full", HELLO)).kind is OutcomeKind.RELEASED
+
+
+@pytest.mark.parametrize("offered", [("ANONYMOUS-RELAY",), ()], ids=["relay", "senders"])
+async def test_a_reply_that_waits_for_credit_when_the_connection_goes_is_not_refused(
+    peer: Peer, offered: tuple[str, ...]
+) -> None:
+    peer.offered, peer.credit = offered, 0
+    async with running(peer.url) as line:
+        await line.until(LinkState.CONNECTED)
+        waiting = asyncio.create_task(line.client.reply("somebody", HELLO))
+        await peer.until(lambda: peer.links)
+        peer.connections[0].abort()
+        with pytest.raises(ConnectionLost):
+            await waiting
+        await line.until(LinkState.CONNECTED, 2)
+
+
+async def test_replies_that_wait_for_a_relay_that_ends_are_not_refused(peer: Peer) -> None:
+    peer.offered, peer.credit = ("ANONYMOUS-RELAY",), 0
+    async with running(peer.url) as line:
+        await line.until(LinkState.CONNECTED)
+        waiting = [asyncio.create_task(line.client.reply(f"reply-{number}", HELLO)) for number in range(3)]
+        await peer.until(lambda: peer.links)
+        peer.links[0].close(Condition("amqp:not-found", "no gone here"))
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [ConnectionLost] * 3
+
+
+async def test_a_reply_that_waits_at_a_sender_that_makes_room_is_not_refused(peer: Peer) -> None:
+    peer.credit = 0
+    async with running(peer.url, outcome_timeout=0.5) as line:
+        await line.until(LinkState.CONNECTED)
+        waiting = [asyncio.create_task(line.client.reply(f"reply-{number}", HELLO)) for number in range(33)]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(outcomes[0], ConnectionLost)
+        assert {outcome.kind for outcome in outcomes[1:]} == {OutcomeKind.RELEASED}  # type: ignore[union-attr]
+
+
+async def test_all_replies_to_an_address_that_is_refused_are_rejected(peer: Peer) -> None:
+    peer.refuse = {"gone"}
+    async with running(peer.url) as line:
+        await line.until(LinkState.CONNECTED)
+        outcomes = await asyncio.gather(*(line.client.reply("gone", HELLO) for _ in range(5)))
+        assert {outcome.kind for outcome in outcomes} == {OutcomeKind.REJECTED}
+        assert len(peer.links) == 1
 
 
 async def test_without_a_connection_there_is_no_reply(unused_port: int) -> None:
