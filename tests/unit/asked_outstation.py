@@ -1,0 +1,108 @@
+"""An outstation that writes down what it is asked, and answers as a test says."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+
+from protocols.base import DriverError
+from protocols.dnp3.config import Dnp3Device
+from protocols.dnp3.decoder import decode
+from protocols.dnp3.fragment import Ask, NotSent, Reply
+from protocols.dnp3.objects import Iin
+
+NAME = "outstation 10 at rtu.bench.example:20000"
+TIMEOUT = DriverError("timeout", f"{NAME} did not answer within 5 s")
+NOT_SENT = NotSent("disconnected", f"{NAME} is not connected")
+
+
+class Asked(NamedTuple):
+    """A request as it came, and which turn it belonged to."""
+
+    function: int
+    body: bytes
+    responds: bool
+    turn: int
+
+
+FINE = Iin(0)
+
+Answer = Reply | Exception | Callable[[bytes], Reply]
+"""Of a request: the reply, how asking fails, or what makes a reply of the request's body."""
+
+
+def reply(body: bytes = b"", iin: Iin = FINE) -> Reply:
+    """What is told of a response with these objects."""
+    decoded = decode(body)
+    return Reply(iin, decoded.blocks, 1_700_000_000_000_000_000, decoded.problem)
+
+
+def echo(*statuses: int, iin: Iin = FINE) -> Callable[[bytes], Reply]:
+    """Answers a control by itself, with these statuses (the last one for the rest; by default SUCCESS)."""
+
+    def answer(body: bytes) -> Reply:
+        left = list(statuses) or [0]
+        blocks = []
+        for block in decode(body).blocks:
+            values = [
+                octets[:-1] + bytes((left.pop(0) if len(left) > 1 else left[0],)) for octets in block.values
+            ]
+            blocks.append(msgspec.structs.replace(block, values=values))
+        return Reply(iin, blocks, 1_700_000_000_000_000_000)
+
+    return answer
+
+
+class AskedOutstation:
+    """`fragment.Outstation`, and what calls need to know of the link."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.name = NAME
+        self.asked: list[Asked] = []
+        self.last_iin = Iin(0)
+        self.heard_ns = 0
+        self.dropped: Counter[str] = Counter()
+        self._answers = list(answers)
+        self._turn = 0
+
+    @property
+    def functions(self) -> Sequence[int]:
+        return [one.function for one in self.asked]
+
+    async def ask(
+        self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
+    ) -> Reply:
+        self._turn += 1
+        return await self._ask(function, body, responds=responds, report=report)
+
+    async def _ask(
+        self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
+    ) -> Reply:
+        self.asked.append(Asked(function, body, responds, self._turn))
+        if not responds:
+            answer: Answer = reply()
+            if self._answers and isinstance(self._answers[0], Exception):
+                answer = self._answers.pop(0)
+        else:
+            answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, Reply) else answer(body)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Ask]:
+        self._turn += 1
+        yield self._ask
+
+
+def outstation_with(points: dict[str, Any], **fields: Any) -> Dnp3Device:
+    """A device with these points."""
+    device = {
+        "protocol": "dnp3",
+        "connection": {"transport": "tcp", "host": "rtu.bench.example"},
+        "outstation": 10,
+        "points": points,
+    }
+    return Dnp3Device.model_validate(device | fields)
