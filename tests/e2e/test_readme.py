@@ -28,7 +28,7 @@ BO_ 512 Command: 2 Gateway
 """
 
 
-@pytest.mark.parametrize("text", blocks("yaml"), ids=["modbus", "can"])
+@pytest.mark.parametrize("text", blocks("yaml"), ids=["modbus", "can", "dnp3"])
 async def test_the_profile_is_valid_and_runs_without_hardware(text: str, tmp_path: Path) -> None:
     profile = tmp_path / "rig.yaml"
     profile.write_text(text)
