@@ -266,4 +266,7 @@ class Readings:
 def _events_of(block: Block) -> Iterator[Event]:
     flags = repeat(_ONLINE) if block.flags is None else block.flags
     times: Iterable[int | None] = repeat(None) if block.times is None else block.times
-    return zip(repeat(block.group), block.indices, block.values, flags, times, strict=False)
+    values = block.values
+    if values and isinstance(values[0], float):  # NaN is only itself
+        values = [value if value == value else math.nan for value in values]
+    return zip(repeat(block.group), block.indices, values, flags, times, strict=False)
