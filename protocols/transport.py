@@ -98,8 +98,15 @@ async def listen(
     options: dict[str, Any] = {}
     if tls is not None:
         options = {"ssl": server_context(tls), "ssl_shutdown_timeout": _TLS_SHUTDOWN}
+    loop = asyncio.get_running_loop()
     with _in_words(f"{host}:{port}"):
-        return await asyncio.get_running_loop().create_server(factory, host, port, **options)
+        server = await loop.create_server(factory, host, port, start_serving=False, **options)
+        try:
+            await server.start_serving()
+        except BaseException:
+            server.close()
+            raise
+    return server
 
 
 @contextlib.contextmanager
