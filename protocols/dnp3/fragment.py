@@ -1,7 +1,6 @@
 """What comes from an outstation, as the layers hand it on, and what the layers above may ask of one."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import msgspec
@@ -60,19 +59,12 @@ class Reply(msgspec.Struct, frozen=True):
     """When its last fragment came, UTC."""
     problem: str = ""
     """What of it could not be read, and why; empty if all could."""
+    sent_ns: int = 0
+    """When the request left, after it had waited for its turn, UTC; 0: not known."""
 
 
 class NotSent(DriverError):
     """The request never left: the outstation cannot have acted on it."""
-
-
-class Ask(Protocol):
-    """What asks an outstation: see `Outstation.ask`."""
-
-    async def __call__(
-        self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
-    ) -> Reply:
-        """Sends one request and waits for its whole response."""
 
 
 class Outstation(Protocol):
@@ -88,15 +80,9 @@ class Outstation(Protocol):
 
         Only a READ is sent again, as often as the profile's `retries` says. With `responds=False` (functions
         that are answered by silence) an empty reply is returned once it is sent. `report`: see `Fragment`.
+        An OPERATE that is asked for right after its SELECT was answered is the outstation's very next request.
 
         Raises:
             NotSent: the channel was not open.
             DriverError: `timeout` or `disconnected`; whether the outstation acted on it is not known.
-        """
-
-    def turn(self) -> AbstractAsyncContextManager[Ask]:
-        """Takes the turn for several requests, and gives what to ask them with.
-
-        Nothing else is sent to the outstation between them: a select holds for the very next request only, a
-        recorded time is that at which the request left. `ask` itself would wait for the turn to end.
         """

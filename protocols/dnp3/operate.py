@@ -14,7 +14,7 @@ from typing import Final
 from protocols.base import DriverError, Sample, Value
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.controls import MOST_CONTROLS, Control, control_of, encode, statuses
-from protocols.dnp3.fragment import Ask, NotSent, Outstation, Reply
+from protocols.dnp3.fragment import NotSent, Outstation, Reply
 from protocols.dnp3.objects import Iin
 from protocols.dnp3.point import Dnp3Point, Feedback, Mode
 from protocols.dnp3.refusals import SUCCESS, refusal, status_in_words
@@ -82,36 +82,30 @@ async def carry_out(outstation: Outstation, mode: Mode, controls: Sequence[Contr
         DriverError: nothing of it was operated, or that is not known; the text says which.
     """
     named = ", ".join(one.name for one in controls)
+    body = encode(controls)
+    if mode == "select":
+        reply = await _asked(
+            outstation, _SELECT, body, named, f"{named} was not operated, only to be selected"
+        )
+        if refused := _refusals(controls, reply, mode):
+            text = f"{outstation.name} did not select {_listed(refused)}; {named} was not operated"
+            raise DriverError("device-error", text)
+    # Right behind the select: outstations take an operate as the very next request only.
+    doubt = f"whether {named} was operated is not known"
+    responds = mode != "direct-no-ack"
+    reply = await _asked(outstation, _OPERATE[mode], body, named, doubt, responds=responds)
+    return _refusals(controls, reply, mode, "; whether it was operated is not known") if responds else {}
+
+
+async def _asked(
+    outstation: Outstation, function: int, body: bytes, named: str, doubt: str, *, responds: bool = True
+) -> Reply:
     try:
-        async with outstation.turn() as ask:
-            if mode == "select":
-                await _select(outstation.name, ask, controls, named)
-            try:
-                reply = await ask(_OPERATE[mode], encode(controls), responds=mode != "direct-no-ack")
-            except NotSent:
-                raise
-            except DriverError as error:
-                text = f"{error}; whether {named} was operated is not known"
-                raise DriverError(error.code, text) from error
+        return await outstation.ask(function, body, responds=responds)
     except NotSent as error:
         raise DriverError(error.code, f"{error}; {named} was not operated") from error
-    if mode == "direct-no-ack":
-        return {}
-    return _refusals(controls, reply, mode, "; whether it was operated is not known")
-
-
-async def _select(name: str, ask: Ask, controls: Sequence[Control], named: str) -> None:
-    """Selects all of the controls, or none is operated."""
-    try:
-        reply = await ask(_SELECT, encode(controls))
-    except NotSent:
-        raise
     except DriverError as error:
-        text = f"{error}; it was asked to select, so {named} was not operated"
-        raise DriverError(error.code, text) from error
-    if refused := _refusals(controls, reply, "select"):
-        text = f"{name} did not select {_listed(refused)}; {named} was not operated"
-        raise DriverError("device-error", text)
+        raise DriverError(error.code, f"{error}; {doubt}") from error
 
 
 def _refusals(controls: Sequence[Control], reply: Reply, mode: Mode, doubt: str = "") -> dict[str, str]:

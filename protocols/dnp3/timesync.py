@@ -1,6 +1,6 @@
 """Setting an outstation's clock (IEEE 1815-2012, 10.3.3). No request of it is ever sent again."""
 
-import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -30,25 +30,24 @@ async def synchronise(outstation: Outstation, procedure: str, now_ms: Callable[[
     """
     what = f"setting the clock of {outstation.name}"
     delay = None
-    async with outstation.turn() as ask:
-        if procedure == "lan":
-            time_ms = now_ms()
-            accepted(await ask(_RECORD_CURRENT_TIME), what, "set time_sync: non-lan")
-            body = _RECORDED_TIME + _octets(time_ms)
-        else:
-            begun = asyncio.get_running_loop().time()
-            reply = accepted(await ask(_DELAY_MEASURE), what, "set time_sync: lan, or never")
-            took = (asyncio.get_running_loop().time() - begun) * 1000
-            delay = max(0, round((took - _held(what, reply)) / 2))
-            body = _TIME + _octets(now_ms() + delay)
-        try:
-            accepted(await ask(_WRITE, body), what)
-        except NotSent:
+    asked = time.time_ns()
+    if procedure == "lan":
+        reply = accepted(await outstation.ask(_RECORD_CURRENT_TIME), what, "set time_sync: non-lan")
+        since = (time.time_ns() - (reply.sent_ns or asked)) // 1_000_000
+        body = _RECORDED_TIME + _octets(now_ms() - since)
+    else:
+        reply = accepted(await outstation.ask(_DELAY_MEASURE), what, "set time_sync: lan, or never")
+        took = (reply.time_ns - (reply.sent_ns or asked)) // 1_000_000
+        delay = max(0, (took - _held(what, reply)) // 2)
+        body = _TIME + _octets(now_ms() + delay)
+    try:
+        accepted(await outstation.ask(_WRITE, body), what)
+    except NotSent:
+        raise
+    except DriverError as error:
+        if error.code == "device-error":
             raise
-        except DriverError as error:
-            if error.code == "device-error":
-                raise
-            raise DriverError(error.code, f"{error}; whether its clock was set is not known") from error
+        raise DriverError(error.code, f"{error}; whether its clock was set is not known") from error
     return delay
 
 

@@ -1,8 +1,7 @@
 """An outstation that writes down what it is asked, and answers as a test says."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from protocols.base import DriverError
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.decoder import decode
-from protocols.dnp3.fragment import Ask, NotSent, Reply
+from protocols.dnp3.fragment import NotSent, Reply
 from protocols.dnp3.objects import Iin
 
 NAME = "outstation 10 at rtu.bench.example:20000"
@@ -19,12 +18,11 @@ NOT_SENT = NotSent("disconnected", f"{NAME} is not connected")
 
 
 class Asked(NamedTuple):
-    """A request as it came, and which turn it belonged to."""
+    """A request as it came."""
 
     function: int
     body: bytes
     responds: bool
-    turn: int
 
 
 FINE = Iin(0)
@@ -65,7 +63,6 @@ class AskedOutstation:
         self.heard_ns = 0
         self.dropped: Counter[str] = Counter()
         self._answers = list(answers)
-        self._turn = 0
 
     @property
     def functions(self) -> Sequence[int]:
@@ -74,27 +71,11 @@ class AskedOutstation:
     async def ask(
         self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
     ) -> Reply:
-        self._turn += 1
-        return await self._ask(function, body, responds=responds, report=report)
-
-    async def _ask(
-        self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
-    ) -> Reply:
-        self.asked.append(Asked(function, body, responds, self._turn))
-        if not responds:
-            answer: Answer = reply()
-            if self._answers and isinstance(self._answers[0], Exception):
-                answer = self._answers.pop(0)
-        else:
-            answer = self._answers.pop(0)
+        self.asked.append(Asked(function, body, responds))
+        answer = self._answers.pop(0) if self._answers or responds else reply()
         if isinstance(answer, Exception):
             raise answer
         return answer if isinstance(answer, Reply) else answer(body)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Ask]:
-        self._turn += 1
-        yield self._ask
 
 
 def outstation_with(points: dict[str, Any], **fields: Any) -> Dnp3Device:
