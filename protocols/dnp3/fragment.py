@@ -80,7 +80,7 @@ class Outstation(Protocol):
 
         Only a READ is sent again, as often as the profile's `retries` says. With `responds=False` (functions
         that are answered by silence) an empty reply is returned once it is sent. `report`: see `Fragment`.
-        An OPERATE that is asked for right after its SELECT was answered is the outstation's very next request.
+        An OPERATE that is asked for right after its SELECT was answered is the very next request.
 
         Raises:
             NotSent: the channel was not open.

@@ -85,7 +85,7 @@ async def carry_out(outstation: Outstation, mode: Mode, controls: Sequence[Contr
     body = encode(controls)
     if mode == "select":
         reply = await _asked(
-            outstation, _SELECT, body, named, f"{named} was not operated, only to be selected"
+            outstation, _SELECT, body, named, f"it was asked to select, so {named} was not operated"
         )
         if refused := _refusals(controls, reply, mode):
             text = f"{outstation.name} did not select {_listed(refused)}; {named} was not operated"
