@@ -259,7 +259,7 @@ async def test_a_startup_that_is_not_answered_goes_on_until_it_is() -> None:
         last = len(one.asked) - 1 - one.asked[::-1].index((ENABLE, CLASSES))
         assert (READ, INTEGRITY) in one.asked[one.asked.index((ENABLE, CLASSES)) : last]
         one.silent.clear()
-        await one.until(lambda: one.asked.count((ENABLE, CLASSES)) >= 3)
+        await one.until_asked((ENABLE, CLASSES))
     assert one.heard.states[-1] == (DeviceState.ONLINE, "")
 
 
