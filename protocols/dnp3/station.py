@@ -5,10 +5,9 @@ channel.
 """
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from py1815.application import (
@@ -34,7 +33,7 @@ from py1815.transport import Reassembler, TransportError, segment
 from protocols.base import DriverError
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.decoder import decode
-from protocols.dnp3.fragment import Ask, Block, Fragment, Reply
+from protocols.dnp3.fragment import Block, Fragment, Reply
 from protocols.dnp3.objects import REFUSALS, Iin
 from protocols.units import format_duration
 
@@ -56,6 +55,7 @@ class _Request:
         self.done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.octets = octets
         self.expected = sequence  # of the next fragment
+        self.sent_ns = 0
         self.retries = retries
         self.report = report
         self.begun = False
@@ -72,6 +72,10 @@ class _Request:
         self.iin = self.iin & REFUSALS | fragment.iin
         self.blocks += fragment.decoded.blocks
         self.problem = self.problem or fragment.decoded.problem
+
+    def reply(self, time_ns: int) -> Reply:
+        """The whole response, once its last fragment has come."""
+        return Reply(self.iin, self.blocks, time_ns, self.problem, self.sent_ns)
 
 
 class Station:
@@ -99,6 +103,7 @@ class Station:
         self._keep_alive = None if device.keep_alive == "never" else device.keep_alive
         self._reassembler = Reassembler(max_fragment=device.max_fragment)
         self._request: _Request | None = None
+        self._selected = False
         self._sequence = 0
         self._segment = 0
         self._unsolicited = b""
@@ -117,29 +122,43 @@ class Station:
     async def ask(
         self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
     ) -> Reply:
-        """See `fragment.Outstation`. While the outstation rests, what is no command waits for that to end."""
+        """See `fragment.Outstation`. While the outstation rests, what is no command waits for that to end.
+
+        To have the OPERATE sent next, await it right after the SELECT, in the same task.
+        """
         if function in _CAN_WAIT:
             await self._awake.wait()
-        async with self.channel.turn:
-            return await self._ask(function, body, responds=responds, report=report)
+        if self._selected and function == FunctionCode.OPERATE:
+            self._selected = False  # it has the turn that its SELECT had
+        else:
+            await self.channel.turn.acquire()
+        try:
+            reply = await self._ask(function, body, responds, report)
+            self._selected = function == FunctionCode.SELECT
+            return reply
+        finally:
+            if self._selected:
+                self._loop.call_soon(self._not_operated)
+            else:
+                self.channel.turn.release()
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[Ask]:
-        """See `fragment.Outstation`: the whole channel is kept for it."""
-        async with self.channel.turn:
-            yield self._ask
+    def _not_operated(self) -> None:
+        """Gives the turn back if who was answered a SELECT went on without its OPERATE."""
+        if self._selected:
+            self._selected = False
+            self.channel.turn.release()
 
-    async def _ask(
-        self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
-    ) -> Reply:
+    async def _ask(self, function: int, body: bytes, responds: bool, report: bool) -> Reply:
         code, sequence = FunctionCode(function), self._sequence
         octets = build_request(code, sequence=sequence, body=body)
         if not responds:
             self._transmit(octets)
             self._sequence = (sequence + 1) % SEQUENCE_MODULUS
-            return Reply(Iin(0), (), time.time_ns())
+            now_ns = time.time_ns()
+            return Reply(Iin(0), (), now_ns, sent_ns=now_ns)
         request = _Request(octets, sequence, self._retries if code is FunctionCode.READ else 0, report)
         self._transmit(octets)
+        request.sent_ns = time.time_ns()
         self._sequence = (sequence + 1) % SEQUENCE_MODULUS
         self._request = request
         self._extend()
@@ -169,6 +188,7 @@ class Station:
             self.channel.unanswered(self)
             if not request.done.done():  # else the channel was given up
                 self._transmit(request.octets)
+                request.sent_ns = time.time_ns()
                 self._extend()
                 self._timer = self._loop.call_at(self._deadline, self._overdue)
             return
@@ -340,7 +360,7 @@ class Station:
         if control.fin:
             self.answers = True
             self.failures = 0
-            request.done.set_result(Reply(request.iin, request.blocks, time_ns, request.problem))
+            request.done.set_result(request.reply(time_ns))
         elif request.size > _LARGEST_RESPONSE:
             text = f"{self.name} sends a response without end"
             request.done.set_exception(DriverError("device-error", text))
