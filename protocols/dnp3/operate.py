@@ -5,7 +5,6 @@ is not known.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -82,28 +81,28 @@ async def carry_out(outstation: Outstation, mode: Mode, controls: Sequence[Contr
         DriverError: nothing of it was operated, or that is not known; the text says which.
     """
     named = ", ".join(one.name for one in controls)
+    were = f"{named} {'was' if len(controls) == 1 else 'were'}"
+    nothing = f"{were} not operated"
     body = encode(controls)
     if mode == "select":
-        reply = await _asked(
-            outstation, _SELECT, body, named, f"it was asked to select, so {named} was not operated"
-        )
+        reply = await _asked(outstation, _SELECT, body, nothing, f"it was asked to select, so {nothing}")
         if refused := _refusals(controls, reply, mode):
-            text = f"{outstation.name} did not select {_listed(refused)}; {named} was not operated"
+            text = f"{outstation.name} did not select {_listed(refused)}; {nothing}"
             raise DriverError("device-error", text)
     # Right behind the select: outstations take an operate as the very next request only.
-    doubt = f"whether {named} was operated is not known"
+    doubt = f"whether {were} operated is not known"
     responds = mode != "direct-no-ack"
-    reply = await _asked(outstation, _OPERATE[mode], body, named, doubt, responds=responds)
+    reply = await _asked(outstation, _OPERATE[mode], body, nothing, doubt, responds=responds)
     return _refusals(controls, reply, mode, "; whether it was operated is not known") if responds else {}
 
 
 async def _asked(
-    outstation: Outstation, function: int, body: bytes, named: str, doubt: str, *, responds: bool = True
+    outstation: Outstation, function: int, body: bytes, nothing: str, doubt: str, *, responds: bool = True
 ) -> Reply:
     try:
         return await outstation.ask(function, body, responds=responds)
     except NotSent as error:
-        raise DriverError(error.code, f"{error}; {named} was not operated") from error
+        raise DriverError(error.code, f"{error}; {nothing}") from error
     except DriverError as error:
         raise DriverError(error.code, f"{error}; {doubt}") from error
 
@@ -185,7 +184,7 @@ def _follows(feedback: Feedback, wanted: Value, shown: Value) -> bool:
         return shown == (("off", "on")[wanted] if isinstance(shown, str) else wanted)
     if isinstance(wanted, str) or isinstance(shown, str):
         return False
-    return math.isclose(shown, wanted, rel_tol=_RESOLUTION, abs_tol=feedback.tolerance)
+    return abs(shown - wanted) <= feedback.tolerance + _RESOLUTION * abs(wanted)
 
 
 def _text(value: Value) -> str:
