@@ -254,10 +254,6 @@ class Iin(enum.IntFlag):
 
 
 REFUSALS: Final = (
-    Iin.FUNCTION_NOT_SUPPORTED
-    | Iin.OBJECT_UNKNOWN
-    | Iin.PARAMETER_ERROR
-    | Iin.ALREADY_EXECUTING
-    | Iin.CONFIGURATION_CORRUPT
+    Iin.FUNCTION_NOT_SUPPORTED | Iin.OBJECT_UNKNOWN | Iin.PARAMETER_ERROR | Iin.ALREADY_EXECUTING
 )
 """Indications that say that the request was not carried out, or not wholly."""

@@ -15,6 +15,7 @@ from dnp3_rig import (
     PRESENT,
     READ,
     RIGHT,
+    SILENCE,
     Asked,
     FarEnd,
     alive,
@@ -277,7 +278,10 @@ async def test_a_new_call_takes_the_place_of_a_dead_connection() -> None:
 async def test_the_link_is_asked_for_after_a_silence() -> None:
     far = FarEnd()
     async with outstations(far) as place:
-        async with connected(place.connection, keep_alive="100ms") as driver, running(driver) as heard:
+        async with (
+            connected(place.connection, keep_alive="100ms", timeout=SILENCE) as driver,
+            running(driver) as heard,
+        ):
             await started(far)
             await until(lambda: far.link_asked >= 3)
             far.answers_link = False
