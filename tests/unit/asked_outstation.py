@@ -1,5 +1,6 @@
 """An outstation that writes down what it is asked, and answers as a test says."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -49,6 +50,17 @@ def echo(*statuses: int, iin: Iin = FINE) -> Callable[[bytes], Reply]:
             ]
             blocks.append(msgspec.structs.replace(block, values=values))
         return Reply(iin, blocks, 1_700_000_000_000_000_000)
+
+    return answer
+
+
+def at(sent_ms_ago: int, took_ms: int, body: str = "") -> Callable[[bytes], Reply]:
+    """A reply to a request that left so long ago, and whose answer took so long."""
+
+    def answer(_: bytes) -> Reply:
+        sent_ns = time.time_ns() - sent_ms_ago * 1_000_000
+        told = reply(bytes.fromhex(body))
+        return msgspec.structs.replace(told, sent_ns=sent_ns, time_ns=sent_ns + took_ms * 1_000_000)
 
     return answer
 
