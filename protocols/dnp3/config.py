@@ -184,7 +184,10 @@ class Dnp3Device(DeviceConfig):
             elif not shown.readable or shown.field == "flags" or feedback.point == name:
                 yield where, f"{feedback.point!r} cannot show it: take another point that can be read"
             elif not _comparable(point, shown):
-                yield where, f"{feedback.point!r} is a {shown.kind}: it cannot show a {point.kind}"
+                yield (
+                    where,
+                    f"{feedback.point!r} (type {shown.kind}) cannot show a value of type {point.kind}",
+                )
 
     def _simulation_mistakes(self) -> Iterator[Wrong]:
         for name in self.simulation.classes:

@@ -10,7 +10,15 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from protocols.base import Kind, Name, Point, Quality, Refused, Value
-from protocols.dnp3.objects import DOUBLE_BIT, INDICES, VARIATIONS, AnalogOutput, PointType
+from protocols.dnp3.objects import (
+    DOUBLE_BIT,
+    INDICES,
+    LAYOUTS,
+    STATIC_GROUP,
+    VARIATIONS,
+    AnalogOutput,
+    PointType,
+)
 from protocols.mistakes import Wrong, raise_all
 from protocols.units import Duration
 
@@ -96,23 +104,30 @@ class Dnp3Point(Point):
         if self.type not in _OUTPUTS and self.access != "ro":
             yield (
                 ("access",),
-                f"a {self.type} can only be read; controls go to binary_output or analog_output",
+                f"{self.type} can only be read; controls go to binary_output or analog_output",
             )
         if self.field == "flags" and (self.access != "ro" or self.type == "octet_string"):
             yield ("field",), "flags can only be read, and octet strings have none"
         known = VARIATIONS[self.type]
         if self.variation is not None and known and self.variation not in known:
-            yield ("variation",), f"a {self.type} is read as variation {', '.join(map(str, known))}"
+            yield ("variation",), f"{self.type} is read as variation {', '.join(map(str, known))}"
+        elif self.field == "flags" and self.variation is not None and not self._has_flags(self.variation):
+            with_flags = ", ".join(str(one) for one in known if self._has_flags(one))
+            yield ("variation",), f"variation {self.variation} has no flags; those with flags: {with_flags}"
         if not 1 / _BIG <= abs(self.scale) <= _BIG:
             yield ("scale",), f"the size of scale must be from {1 / _BIG:g} to {_BIG:g}"
         yield from self._stray_mistakes()
+
+    def _has_flags(self, variation: int) -> bool:
+        layout = LAYOUTS.get((STATIC_GROUP[self.type], variation))
+        return layout is not None and layout.flags
 
     def _stray_mistakes(self) -> Iterator[Wrong]:
         """Fields that mean nothing for this kind of point."""
         number = self.type in _NUMBERS and self.field == "value"
         control = self.type == "binary_output" and self.writable
         suits = {
-            **dict.fromkeys(("scale", "offset", "min", "max"), (number, "only numbers have a {}")),
+            **dict.fromkeys(("scale", "offset", "min", "max"), (number, "only numbers have {}")),
             **dict.fromkeys(
                 ("operation", "on_time", "off_time", "count", "clear"),
                 (control, "{} is for a binary_output that may be written"),
@@ -180,9 +195,8 @@ class Dnp3Point(Point):
         raw = number if self.linear is None else self.linear.raw(number)
         if self.output in _RANGES:
             return round(raw)
-        if self.output == "float32":
-            return float(struct.unpack("<f", struct.pack("<f", raw))[0])
-        return float(raw)
+        held = float(raw)
+        return float(struct.unpack("<f", struct.pack("<f", held))[0]) if self.output == "float32" else held
 
     def meaning(self, value: Value) -> Value:
         """The value that is written when `value` is asked for: rounded as its `output` rounds."""
@@ -213,10 +227,10 @@ class Dnp3Point(Point):
         try:
             raw = self.raw_of(good)
         except OverflowError:
-            raise Refused("out-of-range", f"{self.name} = {good} does not fit a {self.output}") from None
+            raise Refused("out-of-range", f"{self.name} = {good} does not fit {self.output}") from None
         if limit is not None and not -limit <= raw < limit:
             low, high = sorted(edge * self.scale + self.offset for edge in (-limit, limit - 1))
-            text = f"{self.name} = {good} does not fit an {self.output}: {low:g} to {high:g}"
+            text = f"{self.name} = {good} does not fit {self.output}: {low:g} to {high:g}"
             raise Refused("out-of-range", text)
         if limit is not None and (meant := self.meaning(good)) != good:
             super().accept(meant)
