@@ -26,8 +26,8 @@ class Line:
         self._is_cut = False
 
     def opened(self, carrier: object, write: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
-        """A connection is there: the one before, if any, is closed."""
-        if self._is_cut:
+        """A connection is there: the one before, if any, is closed. During a restart none is taken."""
+        if self._is_cut or any(session.restarting for session in self._sessions):
             hang_up()
             return
         before, self._hang_up, self._carrier = self._hang_up, hang_up, carrier

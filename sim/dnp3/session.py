@@ -87,8 +87,13 @@ class Session:
         self._write = None
 
     @property
+    def restarting(self) -> bool:
+        """It is on its way down or up, and hears nothing."""
+        return self._monotonic() < self._deaf_until
+
+    @property
     def _away(self) -> bool:
-        return self._write is None or self._monotonic() < self._deaf_until
+        return self._write is None or self.restarting
 
     def tick(self) -> None:
         """Lets time pass: points change, confirmations are late, events are reported unsolicited."""

@@ -105,21 +105,28 @@ class ScriptedMaster:
     def feed(self, data: bytes) -> None:
         self.line.received(self._carrier, data)
 
-    def link(self, function: PrimaryFunction, payload: bytes = b"", *, fcb: bool = False, **to: int) -> int:
-        """Sends one frame; gives the link function of the answer."""
+    def link(
+        self,
+        function: PrimaryFunction,
+        payload: bytes = b"",
+        *,
+        fcb: bool = False,
+        to: int | None = None,
+        by: int | None = None,
+    ) -> int:
+        """Sends one frame; gives the link function of the answer, or -1."""
         numbered = function in (PrimaryFunction.TEST_LINK_STATES, PrimaryFunction.CONFIRMED_USER_DATA)
         control = control_byte(from_master=True, primary=True, function=function, fcb=fcb, fcv=numbered)
         before = len(self.frames)
-        self.feed(
-            build(control, to.get("to", self.device.outstation), to.get("by", self.device.master), payload)
-        )
+        whereto = self.device.outstation if to is None else to
+        self.feed(build(control, whereto, self.device.master if by is None else by, payload))
         return self.frames[-1].function if len(self.frames) > before else -1
 
-    def send(self, fragment: bytes, **to: int) -> list[Response]:
+    def send(self, fragment: bytes, *, to: int | None = None, by: int | None = None) -> list[Response]:
         """Sends a fragment; gives what came at once."""
         before = len(self.fragments)
         for octets in segment(fragment):
-            self.link(PrimaryFunction.UNCONFIRMED_USER_DATA, octets, **to)
+            self.link(PrimaryFunction.UNCONFIRMED_USER_DATA, octets, to=to, by=by)
         return [parse_response(one) for one in self.fragments[before:]]
 
     def request(self, function: int, body: bytes = b"") -> Response:
