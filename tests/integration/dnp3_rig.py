@@ -92,8 +92,8 @@ class Line:
         with contextlib.suppress(ConnectionError):
             while data := await self._reader.read(4096):
                 for frame in frames.feed(data):
-                    if station := stations.get(frame.destination):
-                        station.hear(frame)
+                    if addressed := stations.get(frame.destination):
+                        addressed.hear(frame)
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
@@ -278,6 +278,12 @@ class FarEnd:
 async def started(far: FarEnd) -> None:
     """Waits until the master is through with its startup, but for the last answer."""
     await until(lambda: ENABLE in far.functions())
+
+
+async def asked_again(far: FarEnd, times: int) -> None:
+    """Waits until so many more requests came."""
+    count = len(far.asked) + times
+    await until(lambda: len(far.asked) >= count)
 
 
 class Place:

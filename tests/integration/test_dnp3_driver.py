@@ -20,6 +20,7 @@ from dnp3_rig import (
     FarEnd,
     alive,
     analogs,
+    asked_again,
     binaries,
     calling,
     connected,
@@ -302,9 +303,8 @@ async def test_a_connection_is_made_again_after_it_was_lost() -> None:
     far = FarEnd()
     async with outstations(far) as place, connected(place.connection) as driver:
         for _ in range(3):
-            count = len(far.asked)
             async with running(driver) as heard:
-                await until(lambda count=count: len(far.asked) >= count + 2)
+                await asked_again(far, 2)
                 assert far.line is not None
                 far.line.hang_up()
                 with pytest.raises(DriverError) as lost:

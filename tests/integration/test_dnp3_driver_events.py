@@ -32,6 +32,10 @@ def events_of(samples: Sequence[Sample], point: str) -> list[tuple[int, Any]]:
     return [(ms, value) for ms, value in told(samples, point) if ms < NOON + 3_600_000]
 
 
+async def confirmed(far: FarEnd, times: int) -> None:
+    await until(lambda: len(far.confirmed) == times)
+
+
 async def poll(driver: Dnp3Driver) -> None:
     await driver.call("class-poll", {})
 
@@ -96,7 +100,7 @@ async def test_a_report_that_is_repeated_is_confirmed_again_and_told_once() -> N
         await until(lambda: len(far.confirmed) == 1)
         for count in (2, 3):
             far.report(analog_event(0, 7, NOON), repeat=True)
-            await until(lambda count=count: len(far.confirmed) == count)
+            await confirmed(far, count)
         far.report(
             analog_event(0, 7, NOON + 1) + analog_event(0, 7, NOON + 1)
         )  # an equal one, and two of its kind

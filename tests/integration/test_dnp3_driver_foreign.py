@@ -65,8 +65,8 @@ class Plant:
     def operate(self, controls: Sequence[Control]) -> Sequence[CommandStatus]:
         for one in controls:
             command = one.command
-            crob = isinstance(command, ControlRelayOutputBlock)
-            self.operated.append((one.index, command.trip_close.name if crob else command.value))
+            what = command.trip_close.name if isinstance(command, ControlRelayOutputBlock) else command.value
+            self.operated.append((one.index, what))
         return [self.status] * len(controls)
 
     def restart(self) -> int:

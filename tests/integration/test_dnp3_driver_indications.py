@@ -16,6 +16,7 @@ from dnp3_rig import (
     Asked,
     FarEnd,
     analog_event,
+    asked_again,
     connected,
     outstations,
     started,
@@ -29,6 +30,10 @@ from protocols.dnp3.objects import Iin
 
 def polls(far: FarEnd) -> int:
     return far.bodies(READ).count(INTEGRITY)
+
+
+async def polled(far: FarEnd, times: int) -> None:
+    await until(lambda: polls(far) == times)
 
 
 async def test_a_restart_found_at_the_start_is_cleared_once() -> None:
@@ -156,14 +161,12 @@ async def test_an_event_buffer_that_overflowed_is_a_loss_and_everything_is_read(
             await started(far)
             for round_ in (1, 2):
                 far.iin = Iin.EVENT_BUFFER_OVERFLOW
-                await until(lambda round_=round_: polls(far) == 1 + round_)
-                asked = len(far.asked)
-                await until(lambda asked=asked: len(far.asked) > asked + 3)  # it stays set for some time
+                await polled(far, 1 + round_)
+                await asked_again(far, 4)  # it stays set for some time
                 assert polls(far) == 1 + round_
                 assert heard.losses == [(1, "event-buffer-overflow")] * round_
                 far.iin = Iin(0)
-                asked = len(far.asked)
-                await until(lambda asked=asked: len(far.asked) > asked + 3)
+                await asked_again(far, 4)
 
 
 @pytest.mark.parametrize(

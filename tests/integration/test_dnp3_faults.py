@@ -1,6 +1,7 @@
 """What an outstation, or something on the way, can do to a poll: each has one outcome."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from dnp3_rig import (
@@ -225,7 +226,7 @@ async def test_a_segment_that_is_missing_ends_its_fragment() -> None:
     far = FarEnd()
     far.present = analogs(0, *range(200))  # five segments
     async with outstations(far) as place, connected(place.connection, timeout=SILENCE) as driver:
-        frames = []
+        frames: list[bytes] = []
 
         def without_the_second(asked: Asked) -> bytes:
             frames[:] = far.frames(far.fragment(asked.sequence, far.present))
@@ -239,6 +240,10 @@ async def test_a_segment_that_is_missing_ends_its_fragment() -> None:
     assert len(frames) > 3
 
 
+async def confirmed_or(stopped: asyncio.Future[Any], far: FarEnd, times: int) -> None:
+    await until(lambda: len(far.confirmed) >= times or stopped.done())
+
+
 async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("protocols.dnp3.station._LARGEST_RESPONSE", 100_000)
     far = FarEnd()
@@ -250,7 +255,7 @@ async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch
         far.twist = None
         for sent in range(100):
             far.respond(asked, body, con=True, fir=not sent, fin=False, later=sent)
-            await until(lambda sent=sent: len(far.confirmed) > sent or stopped.done())
+            await confirmed_or(stopped, far, sent + 1)
             if stopped.done():
                 return True
         raise AssertionError("it would go on for ever")
