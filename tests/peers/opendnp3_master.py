@@ -126,6 +126,7 @@ class Asking:
         self._master = master
         self._measurements = measurements
         self._finished = finished
+        self._scans: list[Any] = []
 
     def _done(self, start: Callable[[], None]) -> str:
         while not self._finished.empty():
@@ -137,6 +138,12 @@ class Asking:
         """Reads classes, also 0."""
         field = opendnp3.ClassField(*(one in classes for one in range(4)))
         return self._done(lambda: self._master.ScanClasses(field, self._measurements))
+
+    def scan(self, classes: list[int], period_ms: int) -> None:
+        """Reads classes again and again."""
+        field = opendnp3.ClassField(*(one in classes for one in range(4)))
+        period = opendnp3.TimeDuration.Milliseconds(period_ms)
+        self._scans.append(self._master.AddClassScan(field, period, self._measurements))
 
     def span(self, group: int, variation: int, start: int, stop: int) -> str:
         """Reads a range of indices."""
@@ -214,7 +221,18 @@ def main() -> None:
     line = channel(manager, options["line"], listener, outstation=False)
     master = line.AddMaster("master", measurements, application, configured(options))
     asking = Asking(master, measurements, finished)
-    names = ("classes", "span", "every", "perform", "freeze", "restart", "crob", "analog", "link_status")
+    names = (
+        "classes",
+        "scan",
+        "span",
+        "every",
+        "perform",
+        "freeze",
+        "restart",
+        "crob",
+        "analog",
+        "link_status",
+    )
     serve(
         {
             **{name: getattr(asking, name) for name in names},

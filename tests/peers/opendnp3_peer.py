@@ -117,17 +117,17 @@ async def peer(program: Literal["outstation", "master"], line: Line, **options: 
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=16 * 1024 * 1024,
     )  # fmt: skip
     one = Peer(process)
+    listening = asyncio.create_task(one.listen(), name=f"opendnp3 {program}")
     try:
-        async with asyncio.TaskGroup() as group:
-            listening = group.create_task(one.listen(), name=f"opendnp3 {program}")
-            assert await one.do("enable")
-            yield one
-            process.stdin.close()  # type: ignore[union-attr]
-            async with asyncio.timeout(PATIENCE_S):
-                await listening
-                await process.wait()
+        assert await one.do("enable")
+        yield one
+        process.stdin.close()  # type: ignore[union-attr]
+        async with asyncio.timeout(PATIENCE_S):
+            await process.wait()
+            await listening
     finally:
         await _ended(process)
+        await asyncio.wait([listening])
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

@@ -1,10 +1,11 @@
 """Our driver and opendnp3's outstation on one line, and opendnp3's master and our simulated outstation."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from opendnp3_peer import Line, Peer, free_port, peer, serial_pair
 from scripted import Heard, running
@@ -12,11 +13,19 @@ from scripted import Heard, running
 from protocols.base import DriverError, Sample
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.driver import Dnp3Driver
+from sim.dnp3.line import Line as SimulatedLine
+from sim.dnp3.lines import serving
+from sim.dnp3.outstation import SimulatedOutstation
+
+T = TypeVar("T")
 
 OUTSTATION, MASTER = 10, 1
 PATIENCE_S = 30.0
 TRANSPORTS = ("tcp", "listen", "tls", "serial")
 """Kinds of lines; `listen` is TCP where the outstation calls."""
+
+NOISELESS: dict[str, Any] = {"unsolicited": []}
+"""A device of which nothing is reported unless asked for."""
 
 
 class Files(NamedTuple):
@@ -150,3 +159,77 @@ class Rig:
 
 def _names(heard: Heard) -> set[str]:
     return {name for sample in heard.samples for name in (*sample.values, *sample.bad)}
+
+
+class Watched(NamedTuple):
+    """Our simulated outstation, and opendnp3's master that has read it once."""
+
+    master: Peer
+    outstation: SimulatedOutstation
+    line: SimulatedLine
+    clock: "Clock"
+
+    async def until(self, true: Callable[[], T], what: str) -> T:
+        """Waits for something to be true of the outstation."""
+        end = time.monotonic() + PATIENCE_S
+        while not (result := true()):
+            assert time.monotonic() < end, f"waited for {what}; opendnp3 said last: {self.master.said[-6:]}"
+            await asyncio.sleep(0.01)
+        return result
+
+
+class Clock:
+    """UTC in milliseconds, which a test can put forward."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def __call__(self) -> int:
+        return time.time_ns() // 1_000_000 + self.ahead_ms
+
+
+class SimulatedRig:
+    """Makes pairs of a simulated outstation and opendnp3's master, on lines of one kind."""
+
+    def __init__(self, transport: str) -> None:
+        self._transport = transport
+
+    def _connection(self) -> dict[str, Any]:
+        if self._transport == "serial":
+            return {"transport": "serial", "port": "/dev/ttyUSB0", "baudrate": 115200}
+        transport = "tls" if self._transport == "tls" else "tcp"
+        connection = {"transport": transport, "host": "outstation.example", "port": 20000}
+        if self._transport == "tls":
+            connection["cert"] = "agent.pem"
+        if self._transport == "listen":
+            connection["role"] = "listen"
+        return connection
+
+    @contextlib.asynccontextmanager
+    async def pair(
+        self, points: Mapping[str, Any], master: Mapping[str, Any] | None = None, **fields: Any
+    ) -> AsyncIterator[Watched]:
+        """Both ends, after the master's start, unless its `waits` is false."""
+        told = {"outstation": OUTSTATION, "master": MASTER} | dict(master or {})
+        waits = told.pop("waits", True)
+        fields.setdefault("simulation", {}).setdefault("need_time", False)
+        configured = device(self._connection(), points, **fields)
+        clock = Clock()
+        async with serving({"bay": configured}, clock) as served:
+            line = _told(served.devices["bay"])
+            async with peer("master", line, **told) as asking:
+                if waits:
+                    await asking.until_said("task", type="ENABLE_UNSOLICITED", result="SUCCESS")
+                yield Watched(asking, served.outstations["bay"], served.lines["bay"], clock)
+
+
+def _told(configured: Dnp3Device) -> Line:
+    """The line as opendnp3's master is told."""
+    connection = configured.connection
+    if connection.transport == "serial":
+        return {"transport": "serial", "port": connection.port, "baudrate": connection.baudrate}
+    line = {"transport": connection.transport, "role": connection.role, "host": "127.0.0.1"}
+    if connection.transport == "tls":
+        files = {"ca": connection.ca, "cert": connection.cert, "key": connection.cert}
+        return {**line, **files, "port": connection.port}
+    return {**line, "port": connection.port}

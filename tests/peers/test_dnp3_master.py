@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import opendnp3_our_master as cases
 import opendnp3_peer
 import pytest
 from brokers import Certificates
 from opendnp3_rig import TRANSPORTS, Files, Lines, Rig
+from opendnp3_rows import ON_EVERY_LINE, ROWS
 
 Need = Callable[[str, str | None, str], None]
 
@@ -23,12 +23,12 @@ def rig(request: pytest.FixtureRequest, certificates: Certificates, tmp_path: Pa
 
 
 @pytest.mark.parametrize("rig", ["tcp"], indirect=True)
-@pytest.mark.parametrize("case", cases.ROWS.values(), ids=lambda case: case.__name__)
-async def test_by_tcp(rig: Rig, case: cases.Case) -> None:
-    await case(rig)
+@pytest.mark.parametrize("row", ROWS)
+async def test_by_tcp(rig: Rig, row: str) -> None:
+    await ROWS[row].master(rig)
 
 
 @pytest.mark.parametrize("rig", [one for one in TRANSPORTS if one != "tcp"], indirect=True)
-@pytest.mark.parametrize("case", cases.ON_EVERY_LINE, ids=lambda case: case.__name__)
-async def test_on_other_lines(rig: Rig, case: cases.Case) -> None:
-    await case(rig)
+@pytest.mark.parametrize("row", ON_EVERY_LINE)
+async def test_on_other_lines(rig: Rig, row: str) -> None:
+    await ROWS[row].master(rig)
