@@ -52,6 +52,7 @@ class Dnp3Driver:
         if self._station is None:
             self._station = join(device, self._shared)
             self._station.deliver = self._take
+            self._station.kept = self._kept
         await self._station.channel.open(device.connect_timeout)
         self._readings.connection_lost()
         self._master = Master(device, self._station)
@@ -80,8 +81,15 @@ class Dnp3Driver:
         station, _ = self._linked()
         raise DriverError("disconnected", await station.channel.lost())
 
+    async def _kept(self) -> bool:
+        """Whether the outstation may forget the events that were taken: they are in the store."""
+        if self._sink is None:
+            return False
+        await self._sink.kept()
+        return True
+
     def _take(self, fragment: Fragment) -> None:
-        """Takes a response fragment; what this has returned from is confirmed to the outstation."""
+        """Takes a response fragment."""
         for sample in self._readings.take(fragment):
             if self._sink is not None:
                 self._sink.sample(sample)

@@ -7,11 +7,12 @@ channel.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from py1815.application import (
     SEQUENCE_MODULUS,
+    AppControl,
     FunctionCode,
     Response,
     ResponseError,
@@ -19,22 +20,16 @@ from py1815.application import (
     build_request,
     parse_response,
 )
-from py1815.link import (
-    Broadcast,
-    LinkFrame,
-    PrimaryFunction,
-    SecondaryFunction,
-    build,
-    control_byte,
-)
+from py1815.link import Broadcast, LinkFrame, PrimaryFunction, SecondaryFunction, build, control_byte
 from py1815.transport import SEQUENCE_MODULUS as SEGMENTS
 from py1815.transport import Reassembler, TransportError, segment
 
 from protocols.base import DriverError
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.decoder import decode
-from protocols.dnp3.fragment import Block, Fragment, Reply
-from protocols.dnp3.objects import REFUSALS, Iin
+from protocols.dnp3.fragment import Fragment, Reply
+from protocols.dnp3.objects import EVENT_GROUP, Iin
+from protocols.dnp3.request import Request
 from protocols.units import format_duration
 
 if TYPE_CHECKING:
@@ -42,40 +37,11 @@ if TYPE_CHECKING:
 
 _LARGEST_RESPONSE = 16 * 2**20
 """Octets of one response in all its fragments: more than every point of an outstation takes."""
+_EVENTS: Final = frozenset(EVENT_GROUP.values())
 _CAN_WAIT: Final = frozenset(
     {FunctionCode.READ, FunctionCode.ENABLE_UNSOLICITED, FunctionCode.DISABLE_UNSOLICITED}
 )
 """What is held back while an outstation rests; a command is tried at any time."""
-
-
-class _Request:
-    """A request under way, and what has come of its response."""
-
-    def __init__(self, octets: bytes, sequence: int, retries: int, report: bool) -> None:
-        self.done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self.octets = octets
-        self.expected = sequence  # of the next fragment
-        self.sent_ns = 0
-        self.retries = retries
-        self.report = report
-        self.begun = False
-        self.size = 0
-        self.iin = Iin(0)
-        self.blocks: list[Block] = []
-        self.problem = ""
-
-    def add(self, fragment: Fragment, size: int) -> None:
-        """Takes a fragment of the response."""
-        self.begun = True
-        self.size += size
-        # A refusal stands in the fragment that it is about, which need not be the last.
-        self.iin = self.iin & REFUSALS | fragment.iin
-        self.blocks += fragment.decoded.blocks
-        self.problem = self.problem or fragment.decoded.problem
-
-    def reply(self, time_ns: int) -> Reply:
-        """The whole response, once its last fragment has come."""
-        return Reply(self.iin, self.blocks, time_ns, self.problem, self.sent_ns)
 
 
 class Station:
@@ -88,6 +54,10 @@ class Station:
         self.timeout = device.timeout
         self.deliver: Callable[[Fragment], None] = lambda _: None
         """Takes each fragment before it is confirmed."""
+        self.kept: Callable[[], Awaitable[bool]] | None = None
+        """Waits until events that were handed on may be forgotten by the outstation; false: they may not."""
+        self._confirming: set[asyncio.Task[None]] = set()
+        self._connections = 0
         self.dropped: Counter[str] = Counter()
         """What came and was not taken, by reason. What names no outstation counts for each on the channel."""
         self.last_iin = Iin(0)
@@ -102,7 +72,7 @@ class Station:
         self._retries = device.retries
         self._keep_alive = None if device.keep_alive == "never" else device.keep_alive
         self._reassembler = Reassembler(max_fragment=device.max_fragment)
-        self._request: _Request | None = None
+        self._request: Request | None = None
         self._selected = False
         self._sequence = 0
         self._segment = 0
@@ -156,7 +126,7 @@ class Station:
             self._sequence = (sequence + 1) % SEQUENCE_MODULUS
             now_ns = time.time_ns()
             return Reply(Iin(0), (), now_ns, sent_ns=now_ns)
-        request = _Request(octets, sequence, self._retries if code is FunctionCode.READ else 0, report)
+        request = Request(octets, sequence, self._retries if code is FunctionCode.READ else 0, report)
         self._transmit(octets)
         request.sent_ns = time.time_ns()
         self._sequence = (sequence + 1) % SEQUENCE_MODULUS
@@ -218,6 +188,7 @@ class Station:
 
     def connected(self) -> None:
         """Forgets what another connection left behind. Sequence numbers are the association's and go on."""
+        self._connections += 1
         self._reassembler.reset()
         self._unsolicited = b""
         self._frame_count_bit = None
@@ -229,6 +200,7 @@ class Station:
 
     def disconnected(self, reason: str) -> None:
         """Fails the request that is under way."""
+        self._connections += 1
         self.wake()
         if self._watch is not None:
             self._watch.cancel()
@@ -343,8 +315,8 @@ class Station:
             return self._drop("unsolicited response in pieces")
         repeated = octets == self._unsolicited
         self._unsolicited = octets
-        self._hand_on(response, time_ns, unsolicited=True, repeated=repeated)
-        return self._confirmation(response)
+        fragment = self._hand_on(response, time_ns, unsolicited=True, repeated=repeated)
+        return self._confirm(response, fragment)
 
     def _take_solicited(self, response: Response, time_ns: int) -> bytes:
         """One that is not waited for is not confirmed either: the outstation would forget its events."""
@@ -353,10 +325,16 @@ class Station:
             return self._drop("late response")
         if control.fir == request.begun or control.sequence != request.expected:
             return self._drop("response out of sequence")
-        request.add(self._hand_on(response, time_ns, report=request.report), len(response.body))
+        fragment = self._hand_on(response, time_ns, report=request.report)
+        request.add(fragment, len(response.body))
         request.expected = (control.sequence + 1) % SEQUENCE_MODULUS
         # The next request has a number that no fragment of this response has, should one come late.
         self._sequence = (request.expected + (not control.fin)) % SEQUENCE_MODULUS
+        self._extend()
+        return self._confirm(response, fragment, request)
+
+    def _go_on(self, request: Request, control: AppControl, time_ns: int) -> None:
+        """A fragment was taken and confirmed: the response is whole, or its next part may come."""
         if control.fin:
             self.answers = True
             self.failures = 0
@@ -366,7 +344,6 @@ class Station:
             request.done.set_exception(DriverError("device-error", text))
         else:
             self._extend()
-        return self._confirmation(response)
 
     def _hand_on(
         self,
@@ -382,9 +359,35 @@ class Station:
         self.deliver(fragment)
         return fragment
 
-    def _confirmation(self, response: Response) -> bytes:
-        if not response.control.con:
+    def _confirm(self, response: Response, fragment: Fragment, request: Request | None = None) -> bytes:
+        """Confirms where that is asked for; what holds events, once they are kept."""
+        events = any(block.group in _EVENTS for block in fragment.decoded.blocks)
+        if response.control.con and events and self.kept is not None:
+            task = self._loop.create_task(self._confirm_kept(self.kept, response, fragment, request))
+            self._confirming.add(task)
+            task.add_done_callback(self._confirming.discard)
             return b""
+        if request is not None:
+            self._go_on(request, response.control, fragment.time_ns)
+        return self._confirmation(response) if response.control.con else b""
+
+    async def _confirm_kept(
+        self,
+        kept: Callable[[], Awaitable[bool]],
+        response: Response,
+        fragment: Fragment,
+        request: Request | None,
+    ) -> None:
+        connections = self._connections
+        if not await kept() or connections != self._connections or not self.channel.is_open:
+            return
+        if request is not None:
+            if request is not self._request or request.done.done():
+                return  # given up: the outstation keeps the events and sends them again
+            self._go_on(request, response.control, fragment.time_ns)
+        self.channel.send(self, self._confirmation(response))
+
+    def _confirmation(self, response: Response) -> bytes:
         return self._segments(
             build_confirm(sequence=response.control.sequence, unsolicited=response.unsolicited)
         )

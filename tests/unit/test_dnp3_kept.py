@@ -1,0 +1,104 @@
+"""Events are confirmed once they are kept: the outstation forgets them then."""
+
+import asyncio
+
+import pytest
+from dnp3_wire import BINARY_1_ON, Wire, confirmation
+
+from protocols.base import DriverError
+
+READ = 1
+CLASS_1 = b"\x3c\x02\x06"
+EVENT = b"\x02\x01\x17\x01\x05\x81"
+"""Group 2 variation 1, index 5: online and on."""
+UNSOLICITED_CONFIRMATION = b"\xd3\x00"
+
+
+class Store:
+    """Keeps events when a test says so."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.asked = 0
+        self._answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        wire.station.kept = self._kept
+
+    async def _kept(self) -> bool:
+        self.asked += 1
+        return await asyncio.shield(self._answer)
+
+    def answers(self, kept: bool) -> None:
+        self._answer.set_result(kept)
+
+
+async def settled() -> None:
+    """Lets all that is ready run."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_response_with_events_is_confirmed_when_they_are_kept_and_only_then_is_whole() -> None:
+    wire = Wire()
+    store = Store(wire)
+    task = asyncio.create_task(wire.station.ask(READ, CLASS_1))
+    await wire.asked(1)
+    wire.say(0, EVENT, con=True)
+    await settled()
+    assert (store.asked, len(wire.delivered), len(wire.sent), task.done()) == (1, 1, 1, False)
+    store.answers(True)
+    reply = await task
+    assert wire.sent[1:] == [confirmation(0)]
+    assert [block.group for block in reply.blocks] == [2]
+
+
+async def test_what_holds_no_events_does_not_wait() -> None:
+    wire = Wire()
+    store = Store(wire)
+    task = asyncio.create_task(wire.station.ask(READ, CLASS_1))
+    await wire.asked(1)
+    wire.say(0, BINARY_1_ON, con=True)
+    await task
+    assert (store.asked, wire.sent[1:]) == (0, [confirmation(0)])
+
+
+async def test_an_unsolicited_response_is_confirmed_when_its_events_are_kept() -> None:
+    wire = Wire()
+    store = Store(wire)
+    wire.say(3, EVENT, con=True, uns=True)
+    await settled()
+    assert wire.sent == []
+    store.answers(True)
+    assert await wire.asked(1) == UNSOLICITED_CONFIRMATION
+
+
+async def test_events_that_nobody_keeps_are_left_to_the_outstation() -> None:
+    wire = Wire()
+    store = Store(wire)
+    wire.say(3, EVENT, con=True, uns=True)
+    store.answers(False)
+    await settled()
+    assert (store.asked, wire.sent) == (1, [])
+
+
+async def test_events_of_a_connection_that_is_gone_are_not_confirmed_on_the_next() -> None:
+    wire = Wire()
+    store = Store(wire)
+    wire.say(3, EVENT, con=True, uns=True)
+    await settled()
+    wire.station.disconnected("the wire was cut")
+    wire.station.connected()
+    store.answers(True)
+    await settled()
+    assert wire.sent == []
+
+
+async def test_a_request_that_was_given_up_meanwhile_is_not_confirmed() -> None:
+    wire = Wire(timeout="20ms")
+    store = Store(wire)
+    task = asyncio.create_task(wire.station.ask(READ, CLASS_1))
+    await wire.asked(1)
+    wire.say(0, EVENT, con=True)
+    with pytest.raises(DriverError, match="stopped in the middle"):
+        await task
+    store.answers(True)
+    await settled()
+    assert len(wire.sent) == 1
