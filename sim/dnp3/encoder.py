@@ -104,8 +104,7 @@ class Fragments:
     def _static_run(self, group: int, variation: int, points: Sequence[SimulatedPoint]) -> None:
         layout = LAYOUTS.get((group, variation))
         bits = layout.bits if layout is not None else 0
-        encoded = [] if bits else [_static_object(layout, point) for point in points]
-        size = len(encoded[0]) if encoded else 1
+        size = len(_static_objects(layout, points[:1]))
         done = 0
         while done < len(points):
             room = self._limit - len(self._body) - _RANGE_HEADER
@@ -115,10 +114,7 @@ class Fragments:
                 continue
             members = points[done : done + fit]
             self._body += _range_header(group, variation, members[0].index, members[-1].index)
-            if bits:
-                self._body += _packed([point.value for point in members], bits)
-            else:
-                self._body += b"".join(encoded[done : done + fit])
+            self._body += _static_objects(layout, members)
             done += len(members)
 
     def events(self, group: int, variation: int, events: Sequence[Event], synchronised: bool) -> None:
@@ -163,11 +159,32 @@ def _alike(
             begin = at
 
 
-def _static_object(layout: Layout | None, point: SimulatedPoint) -> bytes:
+def _static_objects(layout: Layout | None, points: Sequence[SimulatedPoint]) -> bytes:
     if layout is None:
-        return bytes(point.value)
-    octets = encode(point.kind, layout, point.value, point.flags)
-    return octets + absolute_time(point.time_ms) if layout.time else octets
+        return b"".join(point.value for point in points)
+    if layout.bits:
+        return _packed([point.value for point in points], layout.bits)
+    if layout.number and not layout.time:
+        try:
+            return _as_they_are(layout, points)
+        except (struct.error, OverflowError):
+            pass  # some do not fit, and are fitted one by one
+    encoded = (
+        encode(point.kind, layout, point.value, point.flags)
+        + (absolute_time(point.time_ms) if layout.time else b"")
+        for point in points
+    )
+    return b"".join(encoded)
+
+
+def _as_they_are(layout: Layout, points: Sequence[SimulatedPoint]) -> bytes:
+    """Numbers that fit their variation, at once: class 0 is mostly these."""
+    if not layout.flags:
+        return struct.pack(f"<{len(points)}{layout.number}", *[point.value for point in points])
+    columns: list[Any] = [0] * (2 * len(points))
+    columns[::2] = [point.flags for point in points]
+    columns[1::2] = [point.value for point in points]
+    return struct.pack("<" + ("B" + layout.number) * len(points), *columns)
 
 
 def _event_object(layout: Layout | None, event: Event, common_ms: int) -> bytes:

@@ -51,7 +51,7 @@ def _indices(header: ObjectHeader) -> Sequence[int] | None:
     if header.start is not None and header.stop is not None:
         return range(header.start, header.stop + 1)
     if header.indices is not None:
-        return header.indices
+        return list(dict.fromkeys(header.indices))
     return range(header.count or 0)
 
 
@@ -66,7 +66,8 @@ class Reading:
         self._database = database
         self._buffer = buffer
         self._fragments = Fragments(limit)
-        self._served: set[tuple[int, int, int]] = set()
+        self._served: dict[tuple[int, int], set[int]] = {}
+        """Indices by group and variation."""
         self._events: list[tuple[Event, int]] = []
         self.iin = Iin(0)
         """What was wrong with some of the headers."""
@@ -117,8 +118,8 @@ class Reading:
             for kind in STATIC_GROUP:
                 self._add_points(kind, 0, list(self._database.of(kind).values()))
         elif (header.group, header.variation or 1) == _TIME:
-            if (*_TIME, 0) not in self._served:
-                self._served.add((*_TIME, 0))
+            if _TIME not in self._served:
+                self._served[_TIME] = set()
                 self._fragments.objects(count_of_one(*_TIME, absolute_time(clock_ms)))
         else:
             points, missing = existing(self._database, header)
@@ -128,12 +129,9 @@ class Reading:
 
     def _add_points(self, kind: PointType, variation: int, points: Sequence[SimulatedPoint]) -> None:
         chosen = 0 if kind == "octet_string" else variation
-        fresh = []
-        for point in points:
-            key = (STATIC_GROUP[kind], chosen, point.index)
-            if key not in self._served:
-                self._served.add(key)
-                fresh.append(point)
+        served = self._served.setdefault((STATIC_GROUP[kind], chosen), set())
+        fresh = [point for point in points if point.index not in served]
+        served.update(point.index for point in fresh)
         self._fragments.static(kind, chosen, fresh)
 
 

@@ -201,7 +201,7 @@ async def test_outstations_on_one_channel_answer_each_for_itself() -> None:
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
 async def test_an_outstation_calls_where_the_agent_listens(transport: str) -> None:
     extra = {"cert": "/etc/bench.pem"} if transport == "tls" else {}
-    device = outstation_device(connection={"transport": transport, **LISTENING, **extra})
+    device = outstation_device(unsolicited=[], connection={"transport": transport, **LISTENING, **extra})
     answered = asyncio.Event()
     async with serving({"rtu": device}) as served:
         moved = served.devices["rtu"]
