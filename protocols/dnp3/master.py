@@ -26,6 +26,8 @@ _SILENT_POLLS = 2
 """Unanswered in a row, after which no value is known any more."""
 _TIME_AGAIN_S = 60.0
 """From one attempt to set the outstation's clock to the next, however often it asks."""
+_CLEARS = 3
+"""Restarts in a row, with no poll's answer between that says of none, that are taken for new ones."""
 _NAMED = 5
 """Points that a reason names; the rest are counted."""
 
@@ -65,6 +67,7 @@ class Master:
         self._overflowed = False
         self._overflows = 0
         self._restart_stays = False
+        self._clears = 0
         self._time_again = 0.0
         self._unanswered = 0
         self._reasons: dict[str, str] = {}
@@ -77,6 +80,7 @@ class Master:
         iin = fragment.iin
         if not iin & Iin.DEVICE_RESTART:
             self._restart_stays = False
+            self._judge("restart", "")
         elif not self._restart_stays and Task.CLEAR_RESTART not in self._todo:
             self._add(Task.CLEAR_RESTART, Task.INTEGRITY)
             if self._device.unsolicited:  # a restart forgets what was enabled
@@ -180,12 +184,11 @@ class Master:
                 await self._set_time()
             case Task.CLEAR_RESTART:
                 reply = await self._tried(task, _WRITE, _CLEAR_RESTART)
-                if reply is not None and reply.iin & Iin.DEVICE_RESTART:
+                self._clears += reply is not None
+                if reply is not None and (reply.iin & Iin.DEVICE_RESTART or self._clears > _CLEARS):
                     self._restart_stays = True  # else it would be cleared for ever
                     self._todo.discard(task)
                     self._judge("restart", "the outstation does not let its restart indication be cleared")
-                elif reply is not None:
-                    self._judge("restart", "")
             case Task.ENABLE_UNSOLICITED:
                 await self._tried(task, _ENABLE, class_headers(self._device.unsolicited))
         self._say()
@@ -258,6 +261,8 @@ class Master:
         if self._unanswered and not poll.integrity:
             self._todo.add(Task.INTEGRITY)  # values were said to be unknown: they are read again
         self._unanswered = 0
+        if not reply.iin & Iin.DEVICE_RESTART:
+            self._clears = 0
         self._judge("silence", "")
         trouble = reply.problem and f"part of a response could not be read: {reply.problem}"
         if missing := _missing(self._device, poll, reply):

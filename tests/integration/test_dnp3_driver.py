@@ -258,6 +258,20 @@ async def test_a_master_that_nobody_calls_says_so() -> None:
     assert failed.value.code == "timeout"
 
 
+async def test_callers_from_elsewhere_are_turned_away() -> None:
+    far, port = FarEnd(), free_port()
+    listening = {"transport": "tcp", "host": "127.0.0.1", "port": port, "role": "listen"}
+    whole = listening | {"accept_from": ["192.0.2.7"]}
+    driver = Dnp3Driver(device(whole, connect_timeout="400ms"), {})
+    connecting = asyncio.create_task(driver.connect())
+    async with calling(far, port), calling(far, port):
+        with pytest.raises(DriverError, match="called") as failed:
+            await connecting
+    await driver.close()
+    assert failed.value.code == "timeout"
+    assert not far.asked
+
+
 async def test_a_new_call_takes_the_place_of_a_dead_connection() -> None:
     far, port = FarEnd(), free_port()
     listening = {"transport": "tcp", "host": "127.0.0.1", "port": port, "role": "listen"}

@@ -14,6 +14,7 @@ from dnp3_rig import (
     Asked,
     FarEnd,
     analog_event,
+    analogs,
     binary_event,
     connected,
     outstations,
@@ -105,7 +106,13 @@ async def test_a_report_that_is_repeated_is_confirmed_again_and_told_once() -> N
             analog_event(0, 7, NOON + 1) + analog_event(0, 7, NOON + 1)
         )  # an equal one, and two of its kind
         await until(lambda: len(far.confirmed) == 4)
+        far.report(analog_event(0, 9))
+        far.report(analog_event(0, 9), repeat=True)
+        await confirmed(far, 6)
+        far.report(analog_event(0, 9))  # without times a new number alone makes it new
+        await confirmed(far, 7)
     assert len(set(far.confirmed[:3])) == 1
+    assert [value for _, value in told(heard.samples, "current")].count(9) == 2
     assert events_of(heard.samples, "current") == [(NOON, 7), (NOON + 1, 7), (NOON + 1, 7)]
 
 
@@ -140,8 +147,11 @@ async def test_equal_events_are_told_as_often_as_they_happened() -> None:
     assert [value for _, value in events_of(heard.samples, "current")] == [1, 2, 3, 9, 9]
 
 
+@pytest.mark.parametrize("stamped", [True, False], ids=["with times", "without"])
 @pytest.mark.parametrize("reported", [True, False], ids=["unsolicited", "polled"])
-async def test_events_whose_confirmation_died_with_the_connection_are_told_once(reported: bool) -> None:
+async def test_events_whose_confirmation_died_with_the_connection_are_told_once(
+    reported: bool, stamped: bool
+) -> None:
     far, heard = FarEnd(), Heard()
 
     def cut() -> None:
@@ -151,7 +161,9 @@ async def test_events_whose_confirmation_died_with_the_connection_are_told_once(
 
     far.when_confirmed = cut
     far.loses_confirmations = 1
-    events = [analog_event(0, 7, NOON), binary_event(0, False, NOON + 1)]
+    events = [analog_event(0, 7, NOON), binary_event(1, True, NOON + 1)]
+    if not stamped:
+        events = [analog_event(0, 7), analog_event(0, 6)]
     async with outstations(far) as place, connected(place.connection) as driver:
         async with running(driver, heard):
             await started(far)
@@ -163,12 +175,13 @@ async def test_events_whose_confirmation_died_with_the_connection_are_told_once(
                 await poll(driver)
             with pytest.raises(DriverError):
                 await heard.run
-        far.events.append(analog_event(0, 8, NOON + 2))
+        far.events.append(analog_event(0, 8, NOON + 2) if stamped else analog_event(0, 8))
         await driver.connect()
         async with running(driver, heard):
             await until(lambda: not far.events)
-    assert events_of(heard.samples, "current") == [(NOON, 7), (NOON + 2, 8)]
-    assert events_of(heard.samples, "breaker") == [(NOON + 1, False)]
+    told_of = [value for _, value in told(heard.samples, "current") if value != 100]
+    assert told_of == ([7, 8] if stamped else [7, 6, 8])
+    assert events_of(heard.samples, "fault") == ([(NOON + 1, True)] if stamped else [])
 
 
 async def test_an_answer_cut_off_before_it_was_whole_is_told_once() -> None:
@@ -222,6 +235,25 @@ async def test_reports_in_the_middle_of_a_polls_answer_are_taken() -> None:
         await poll(driver)
         await until(lambda: len(far.confirmed) == 3)
     assert [value for _, value in events_of(heard.samples, "current")] == [1, 2, 3]
+
+
+async def test_events_that_a_command_reads_are_told_and_present_values_are_not() -> None:
+    """Once it has confirmed them, nobody can ask for them again."""
+    far = FarEnd()
+
+    async def read_both(asked: Asked) -> bool:
+        if asked.function != READ or asked.body[:1] != b"\x20":
+            return False
+        far.respond(asked, analog_event(0, 7, NOON) + analogs(0, 55), con=True)
+        return True
+
+    far.twist = read_both
+    async with outstations(far) as place, connected(place.connection) as driver, running(driver) as heard:
+        await started(far)
+        answer = await driver.call("read", {"group": 32, "variation": 0})
+        await confirmed(far, 1)
+    assert [one["value"] for one in answer["objects"]] == [7, 55]
+    assert [value for _, value in told(heard.samples, "current")] == [100, 7]
 
 
 async def test_a_flood_of_reports_is_taken_whole_and_polls_go_on() -> None:

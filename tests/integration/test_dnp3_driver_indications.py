@@ -6,6 +6,7 @@ import pytest
 from dnp3_rig import (
     DELAY,
     ENABLE,
+    EVENTS_ONLY,
     INTEGRITY,
     NOON,
     READ,
@@ -106,6 +107,29 @@ async def test_a_restart_that_cannot_be_cleared_is_said_and_not_tried_for_ever()
             assert "restart" in heard.states[-1][1]
     assert far.functions().count(WRITE) <= 2
     assert polls(far) <= 2
+
+
+async def test_a_restart_that_is_said_again_and_again_does_not_keep_the_polls_from_their_turn() -> None:
+    far = FarEnd()
+
+    async def forgetful(asked: Asked) -> bool:
+        far.iin = Iin(0) if asked.function == WRITE else Iin.DEVICE_RESTART
+        return False
+
+    far.twist = forgetful
+    async with outstations(far) as place:
+        async with connected(place.connection, poll="20ms") as driver, running(driver) as heard:
+            await until(lambda: far.bodies(READ).count(EVENTS_ONLY) > 10)
+            assert heard.states[-1][0] is DeviceState.DEGRADED
+            assert "restart" in heard.states[-1][1]
+            assert far.functions().count(WRITE) < 8
+            far.twist, far.iin = None, Iin(0)
+            await heard.until(lambda: heard.states[-1] == (DeviceState.ONLINE, ""))
+            count = far.functions().count(WRITE)
+            far.iin = Iin.DEVICE_RESTART  # a restart as it should be
+            await until(lambda: far.functions().count(WRITE) == count + 1 and not far.iin)
+            await asked_again(far, 4)
+            assert heard.states[-1] == (DeviceState.ONLINE, "")
 
 
 @pytest.mark.parametrize(("procedure", "asks"), [("lan", RECORD), ("non-lan", DELAY)])
