@@ -159,6 +159,7 @@ class Readings:
             if point.readable:
                 members[point.type].append(point)
         self._kinds = {kind: _Kind(kind, points, device.tolerate) for kind, points in members.items()}
+        self._by_event = {group: self._kinds[kind] for group, kind in _EVENT.items()}
         self._own_time = device.event_time == "outstation"
         self._once = Once()
 
@@ -233,12 +234,13 @@ class Readings:
         """New events in their order; those of one time and of different points are one sample."""
         events = [event for block in blocks for event in _events_of(block)]
         samples: list[Sample] = []
-        together = _Present()
-        together_ns = came_ns
+        values: dict[str, Value] = {}
+        bad: dict[str, Quality] = {}
+        at_ns = came_ns
         misfits = 0
         for event, new in zip(events, self._once.fresh(events), strict=True):
             group, index, raw, octet, time = event
-            kind = self._kinds[_EVENT[group]]
+            kind = self._by_event[group]
             readings = kind.readings.get(index)
             if readings is None or not new:
                 continue
@@ -250,13 +252,17 @@ class Readings:
                     misfits += 1
             for reading in readings:
                 name = reading.name
-                if time_ns != together_ns or name in together.values or name in together.bad:
-                    if together:
-                        samples.append(together.sample(together_ns))
-                    together, together_ns = _Present(), time_ns
-                together.put(name, kind.read(reading, raw, octet))
-        if together:
-            samples.append(together.sample(together_ns))
+                if time_ns != at_ns or name in values or name in bad:
+                    if values or bad:
+                        samples.append(Sample(at_ns, values, bad))
+                    values, bad, at_ns = {}, {}, time_ns
+                value = kind.read(reading, raw, octet)
+                if isinstance(value, Quality):
+                    bad[name] = value
+                else:
+                    values[name] = value
+        if values or bad:
+            samples.append(Sample(at_ns, values, bad))
         if misfits:
             text = f"{misfits} events have a time after the year 2261; the time they came at is theirs"
             self.undecoded = f"{self.undecoded}; {text}" if self.undecoded else text
