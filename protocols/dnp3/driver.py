@@ -32,6 +32,7 @@ class Dnp3Driver:
         self._station: Station | None = None
         self._master: Master | None = None
         self._sink: Sink | None = None
+        self._runs = asyncio.Event()
         self._held: list[Sample] = []
         self._unheld = 0
 
@@ -68,6 +69,7 @@ class Dnp3Driver:
         self._sink = sink
         try:
             self._hand_over(sink)
+            self._runs.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._until_lost(), name=f"{self._device.name}: watch channel")
                 group.create_task(master.run(sink), name=f"{self._device.name}: master")
@@ -75,18 +77,18 @@ class Dnp3Driver:
             reason = str(lost.exceptions[0])
         finally:
             self._sink = None
+            self._runs.clear()
         raise DriverError("disconnected", reason)
 
     async def _until_lost(self) -> None:
         station, _ = self._linked()
         raise DriverError("disconnected", await station.channel.lost())
 
-    async def _kept(self) -> bool:
-        """Whether the outstation may forget the events that were taken: they are in the store."""
-        if self._sink is None:
-            return False
+    async def _kept(self) -> None:
+        """Returns when the outstation may forget the events that were taken: they are in the store."""
+        while self._sink is None:
+            await self._runs.wait()
         await self._sink.kept()
-        return True
 
     def _take(self, fragment: Fragment) -> None:
         """Takes a response fragment."""

@@ -54,10 +54,9 @@ class Station:
         self.timeout = device.timeout
         self.deliver: Callable[[Fragment], None] = lambda _: None
         """Takes each fragment before it is confirmed."""
-        self.kept: Callable[[], Awaitable[bool]] | None = None
-        """Waits until events that were handed on may be forgotten by the outstation; false: they may not."""
+        self.kept: Callable[[], Awaitable[None]] | None = None
+        """Waits until events that were handed on may be forgotten by the outstation."""
         self._confirming: set[asyncio.Task[None]] = set()
-        self._connections = 0
         self.dropped: Counter[str] = Counter()
         """What came and was not taken, by reason. What names no outstation counts for each on the channel."""
         self.last_iin = Iin(0)
@@ -188,7 +187,6 @@ class Station:
 
     def connected(self) -> None:
         """Forgets what another connection left behind. Sequence numbers are the association's and go on."""
-        self._connections += 1
         self._reassembler.reset()
         self._unsolicited = b""
         self._frame_count_bit = None
@@ -200,7 +198,8 @@ class Station:
 
     def disconnected(self, reason: str) -> None:
         """Fails the request that is under way."""
-        self._connections += 1
+        for task in self._confirming:
+            task.cancel()
         self.wake()
         if self._watch is not None:
             self._watch.cancel()
@@ -373,14 +372,12 @@ class Station:
 
     async def _confirm_kept(
         self,
-        kept: Callable[[], Awaitable[bool]],
+        kept: Callable[[], Awaitable[None]],
         response: Response,
         fragment: Fragment,
         request: Request | None,
     ) -> None:
-        connections = self._connections
-        if not await kept() or connections != self._connections or not self.channel.is_open:
-            return
+        await kept()
         if request is not None:
             if request is not self._request or request.done.done():
                 return  # given up: the outstation keeps the events and sends them again

@@ -270,12 +270,13 @@ async def test_a_flood_of_reports_is_taken_whole_and_polls_go_on() -> None:
     assert all(state is DeviceState.ONLINE for state, _ in heard.states)
 
 
-async def test_events_that_come_before_the_driver_runs_are_kept_for_it() -> None:
+async def test_events_that_come_before_the_driver_runs_are_kept_for_it_and_then_confirmed() -> None:
     far = FarEnd()
     async with outstations(far) as place, connected(place.connection) as driver:
-        await far.until_confirmed(far.report(analog_event(0, 7, NOON)), unsolicited=True)
+        reported = far.report(analog_event(0, 7, NOON))
         async with running(driver) as heard:
             await heard.until(lambda: len(heard.samples) >= 2)
+            await far.until_confirmed(reported, unsolicited=True)
     assert events_of(heard.samples, "current") == [(NOON, 7)]
     assert heard.samples[-1].values == RIGHT
 

@@ -19,15 +19,15 @@ class Store:
 
     def __init__(self, wire: Wire) -> None:
         self.asked = 0
-        self._answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         wire.station.kept = self._kept
 
-    async def _kept(self) -> bool:
+    async def _kept(self) -> None:
         self.asked += 1
-        return await asyncio.shield(self._answer)
+        await asyncio.shield(self._answer)
 
-    def answers(self, kept: bool) -> None:
-        self._answer.set_result(kept)
+    def keeps(self) -> None:
+        self._answer.set_result(None)
 
 
 async def settled() -> None:
@@ -44,7 +44,7 @@ async def test_a_response_with_events_is_confirmed_when_they_are_kept_and_only_t
     wire.say(0, EVENT, con=True)
     await settled()
     assert (store.asked, len(wire.delivered), len(wire.sent), task.done()) == (1, 1, 1, False)
-    store.answers(True)
+    store.keeps()
     reply = await task
     assert wire.sent[1:] == [confirmation(0)]
     assert [block.group for block in reply.blocks] == [2]
@@ -66,17 +66,8 @@ async def test_an_unsolicited_response_is_confirmed_when_its_events_are_kept() -
     wire.say(3, EVENT, con=True, uns=True)
     await settled()
     assert wire.sent == []
-    store.answers(True)
+    store.keeps()
     assert await wire.asked(1) == UNSOLICITED_CONFIRMATION
-
-
-async def test_events_that_nobody_keeps_are_left_to_the_outstation() -> None:
-    wire = Wire()
-    store = Store(wire)
-    wire.say(3, EVENT, con=True, uns=True)
-    store.answers(False)
-    await settled()
-    assert (store.asked, wire.sent) == (1, [])
 
 
 async def test_events_of_a_connection_that_is_gone_are_not_confirmed_on_the_next() -> None:
@@ -86,7 +77,7 @@ async def test_events_of_a_connection_that_is_gone_are_not_confirmed_on_the_next
     await settled()
     wire.station.disconnected("the wire was cut")
     wire.station.connected()
-    store.answers(True)
+    store.keeps()
     await settled()
     assert wire.sent == []
 
@@ -99,6 +90,6 @@ async def test_a_request_that_was_given_up_meanwhile_is_not_confirmed() -> None:
     wire.say(0, EVENT, con=True)
     with pytest.raises(DriverError, match="stopped in the middle"):
         await task
-    store.answers(True)
+    store.keeps()
     await settled()
     assert len(wire.sent) == 1
