@@ -1,5 +1,6 @@
-"""The shipped feeder bay by the installed command: shown, tripped, frozen, without hardware."""
+"""Outstations without hardware, by the installed command: the shipped feeder bay, and what docs/dnp3.md shows."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ from agent.profile import shipped
 
 READABLE = 26
 """Points of the profile that can be read."""
+EXAMPLES = re.findall(
+    r"^```yaml\n(.*?)^```",
+    (Path(__file__).parents[2] / "docs/dnp3.md").read_text(),
+    re.MULTILINE | re.DOTALL,
+)
 
 
 async def test_the_demo_shows_the_bay(tmp_path: Path) -> None:
@@ -36,6 +42,16 @@ async def test_every_point_of_the_demo_has_a_good_value_and_events_their_own_tim
         assert values["relay-name"] == "J01 feeder protection"
         assert values["current-quality"] == "online"
         assert 100 < values["current-l1"] < 400
+        ended = await demo.end()
+        assert (ended.code, ended.err) == (0, "")
+
+
+@pytest.mark.parametrize("devices", EXAMPLES, ids=["points", "channels", "quality"])
+async def test_what_the_document_shows_runs_without_hardware(devices: str, tmp_path: Path) -> None:
+    profile = tmp_path / "rig.yaml"
+    profile.write_text(f"profile: rig\n{devices}")
+    async with running("demo", str(profile), "--port", "0", "--json") as demo:
+        await demo.until(lambda event: event["data"].get("state") == "available")
         ended = await demo.end()
         assert (ended.code, ended.err) == (0, "")
 
