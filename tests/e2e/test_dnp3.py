@@ -1,4 +1,4 @@
-"""Outstations without hardware, by the installed command: the shipped feeder bay, and what docs/dnp3.md shows."""
+"""Outstations without hardware, by the installed command: the shipped feeder bay and what the document shows."""
 
 import re
 from collections.abc import AsyncIterator
