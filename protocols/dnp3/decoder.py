@@ -39,7 +39,24 @@ class _Common(NamedTuple):
     synchronised: bool
 
 
-class _Columns:
+class _Header(NamedTuple):
+    """An object header: what comes under it, and how many."""
+
+    group: int
+    variation: int
+    layout: Layout
+    objects: int
+    indices: range
+    """Empty where each object has its own before it, or none."""
+    prefix: str
+    """`struct` code of the index before each object; else empty."""
+
+
+_Columns = tuple[Sequence[int], Sequence[Any], Sequence[int] | None, Sequence[int] | None]
+"""Indices, values, flags and times, as a `Block` has them."""
+
+
+class _Records:
     """How objects of one layout are taken apart, with an index before each or without."""
 
     def __init__(self, layout: Layout, prefix: str) -> None:
@@ -53,8 +70,8 @@ class _Columns:
         self._state_at = Struct("<" + prefix).size
         self._number = bool(number)
 
-    def take(self, data: bytes, indices: Sequence[int], common: _Common | None) -> tuple[Any, ...]:
-        """Indices, values, flags and times of `data`, which holds whole objects and at least one."""
+    def take(self, data: bytes, indices: Sequence[int], common: _Common | None) -> _Columns:
+        """Takes whole objects apart; there is at least one."""
         layout = self._layout
         columns = list(zip(*self._unpack(data), strict=True))
         if self._prefixed:
@@ -81,9 +98,16 @@ def _states(layout: Layout, octets: bytes) -> tuple[Sequence[Any], bytes]:
     return tuple([_BINARY[octet] for octet in octets]), octets.translate(_BINARY_FLAGS)
 
 
+def _packed(header: _Header, data: bytes) -> _Columns:
+    """Objects that share octets; the lowest index lies in the lowest bits."""
+    table: Sequence[tuple[int, ...]] = _BITS if header.layout.bits == 1 else _PAIRS
+    values = chain.from_iterable([table[octet] for octet in data])
+    return header.indices, tuple(values)[: header.objects], None, None
+
+
 @functools.lru_cache(maxsize=1024)
-def _columns(group: int, variation: int, prefix: str) -> _Columns:
-    return _Columns(_layout(group, variation), prefix)
+def _records(layout: Layout, prefix: str) -> _Records:
+    return _Records(layout, prefix)
 
 
 def _layout(group: int, variation: int) -> Layout:
@@ -99,87 +123,72 @@ class _Reader:
     """Goes through one body once."""
 
     def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.at = 0
         self.blocks: list[Block] = []
+        self._body = body
+        self._at = 0
         self._common: _Common | None = None
 
-    def header(self) -> None:
-        """Reads one object header and the objects under it.
+    def run(self) -> Decoded:
+        """Reads headers and their objects until the end, or until one makes no sense."""
+        while (start := self._at) < len(self._body):
+            head = self._body[start : start + 3]
+            if len(head) < 3:
+                return Decoded(self.blocks, head, "the response ends inside an object header")
+            group, variation, qualifier = head
+            self._at += 3
+            try:
+                self._objects(self._header(group, variation, qualifier))
+            except _Stop as why:
+                problem = f"group {group} variation {variation} {why}"
+                return Decoded(self.blocks, self._body[start:], problem)
+        return Decoded(self.blocks)
 
-        Raises:
-            _Stop: it makes no sense; `at` stands before it.
-        """
-        head = self.body[self.at : self.at + 3]
-        if len(head) < 3:
-            raise _Stop("the response ends inside an object header")
-        group, variation, qualifier = head
-        try:
-            end = self._objects(group, variation, qualifier, self.at + 3)
-        except _Stop as why:
-            raise _Stop(f"group {group} variation {variation} {why}") from None
-        self.at = end
-
-    def _objects(self, group: int, variation: int, qualifier: int, at: int) -> int:
+    def _header(self, group: int, variation: int, qualifier: int) -> _Header:
         layout = _layout(group, variation)
-        indexed = layout.kind is not None or layout.opaque > 0
         if qualifier in _RANGES:
-            (start, stop), at = self._numbers(_RANGES[qualifier], at)
+            start, stop = self._numbers(_RANGES[qualifier])
             if stop < start:
                 raise _Stop(f"has a range that ends before it begins: {start} to {stop}")
             indices, prefix = range(start, stop + 1), ""
             count = len(indices)
         elif qualifier in _PREFIXES:
-            (count,), at = self._numbers(_PREFIXES[qualifier], at)
             indices, prefix = range(0), _PREFIXES[qualifier].format[1:]
+            (count,) = self._numbers(_PREFIXES[qualifier])
         elif qualifier in _COUNTS:
-            (count,), at = self._numbers(_COUNTS[qualifier], at)
             indices, prefix = range(0), ""
+            (count,) = self._numbers(_COUNTS[qualifier])
         else:
             raise _Stop(f"came with qualifier {qualifier:02X} (hex), which is not read here")
+        indexed = layout.kind is not None or layout.opaque > 0
         if indexed is (qualifier in _COUNTS):
             raise _Stop("came without indices" if indexed else "came with indices, which times do not have")
-        if layout.bits:
-            return self._packed(group, variation, layout, indices, at)
-        columns = _columns(group, variation, prefix)
-        end = at + count * columns.size
-        if end > len(self.body):
-            raise _Stop(f"promises {count} objects, and the response ends inside them")
-        if count:
-            data = self.body[at:end]
-            self._block(group, variation, *columns.take(data, indices, self._common), layout=layout)
-        return end
-
-    def _numbers(self, record: Struct, at: int) -> tuple[tuple[int, ...], int]:
-        end = at + record.size
-        if end > len(self.body):
-            raise _Stop("has a header that is cut off")
-        return record.unpack_from(self.body, at), end
-
-    def _packed(self, group: int, variation: int, layout: Layout, indices: range, at: int) -> int:
-        """Objects that share octets; the lowest index lies in the lowest bits."""
-        count = len(indices)
-        if not count:
+        if layout.bits and prefix:
             raise _Stop("came with an index to each, and its objects share octets")
-        end = at + (count * layout.bits + 7) // 8
-        if end > len(self.body):
-            raise _Stop(f"promises {count} objects, and the response ends inside them")
-        table: Sequence[tuple[int, ...]] = _BITS if layout.bits == 1 else _PAIRS
-        values = tuple(chain.from_iterable([table[octet] for octet in self.body[at:end]]))[:count]
-        self._block(group, variation, indices, values, None, None, layout=layout)
-        return end
+        return _Header(group, variation, layout, count, indices, prefix)
 
-    def _block(
-        self,
-        group: int,
-        variation: int,
-        indices: Sequence[int],
-        values: Sequence[Any],
-        flags: Sequence[int] | None,
-        times: Sequence[int] | None,
-        *,
-        layout: Layout,
-    ) -> None:
+    def _numbers(self, record: Struct) -> tuple[int, ...]:
+        return record.unpack(self._next(record.size, "has a header that is cut off"))
+
+    def _next(self, size: int, otherwise: str) -> bytes:
+        end = self._at + size
+        if end > len(self._body):
+            raise _Stop(otherwise)
+        data = self._body[self._at : end]
+        self._at = end
+        return data
+
+    def _objects(self, header: _Header) -> None:
+        group, variation, layout, count = header[:4]
+        cut = f"promises {count} objects, and the response ends inside them"
+        if layout.bits:
+            columns = _packed(header, self._next((count * layout.bits + 7) // 8, cut))
+        else:
+            records = _records(layout, header.prefix)
+            data = self._next(count * records.size, cut)
+            if not count:
+                return
+            columns = records.take(data, header.indices, self._common)
+        indices, values, flags, times = columns
         synchronised = True
         if group == _COMMON_TIME:
             synchronised = variation == 1
@@ -197,10 +206,4 @@ def decode(body: bytes) -> Decoded:
     Times that are relative (2 variation 3, 4 variation 3) count from the common time before them in the same
     fragment; without one they have none.
     """
-    reader = _Reader(body)
-    try:
-        while reader.at < len(body):
-            reader.header()
-    except _Stop as why:
-        return Decoded(reader.blocks, body[reader.at :], str(why))
-    return Decoded(reader.blocks)
+    return _Reader(body).run()

@@ -6,7 +6,7 @@ from typing import Any
 
 import py1815.decode as oracle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.dnp3.decoder import decode
@@ -274,7 +274,6 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 @given(st.one_of(damaged(), st.binary(max_size=300)))
-@settings(max_examples=300)
 def test_nothing_raises_and_nothing_is_read_that_py1815_does_not(body: bytes) -> None:
     decoded = decode(body)
     assert body.endswith(decoded.unread)
