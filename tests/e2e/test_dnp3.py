@@ -1,4 +1,4 @@
-"""Outstations without hardware, by the installed command: the shipped feeder bay and what the document shows."""
+"""Outstations without hardware, by the installed command: the shipped feeder bay and the examples."""
 
 import re
 from collections.abc import AsyncIterator
