@@ -130,6 +130,9 @@ class Device:
                 self._linked = False
                 await self._close()
                 self._batch.flush()
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # A driver whose link goes at this very moment may say that alone: so do Python's task groups.
+                raise asyncio.CancelledError
             if self._linked_at is not None and time.monotonic() - self._linked_at > STEADY_S:
                 backoff = BACKOFF_FIRST_S
             await asyncio.sleep(backoff * random.uniform(0.8, 1.2))

@@ -213,6 +213,34 @@ async def test_a_driver_that_fails_to_close_or_ends_by_itself_is_connected_again
     assert driver.closed == 2
 
 
+async def test_a_link_that_goes_as_the_agent_stops_does_not_keep_the_device_alive() -> None:
+    running = asyncio.Event()
+
+    async def lose_when_cancelled() -> None:
+        running.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            raise DriverError("disconnected", "cable pulled") from None
+
+    async def run(sink: Sink) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(lose_when_cancelled())
+        except* DriverError:
+            pass  # the cancellation is not among them
+        raise DriverError("disconnected", "cable pulled")
+
+    driver = ScriptedDriver([None], [run, forever])
+    supervising = asyncio.create_task(Bench(driver).device.supervise())
+    await running.wait()
+    supervising.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([supervising])
+    assert supervising.cancelled()
+    assert (driver.attempts, driver.closed) == (1, 1)
+
+
 async def test_a_disabled_device_is_left_alone() -> None:
     driver = ScriptedDriver([None], [forever])
     bench = Bench(driver, enabled=False)
