@@ -6,12 +6,14 @@ import msgspec
 
 from protocols.base import PlannedRequest
 from protocols.dnp3.config import Connection, Dnp3Device, Serial
-from protocols.dnp3.objects import STATIC_GROUP
+from protocols.dnp3.objects import INDICES, STATIC_GROUP
 from protocols.dnp3.point import Dnp3Point
 
 _CLASS_HEADER = {1: b"\x3c\x02\x06", 2: b"\x3c\x03\x06", 3: b"\x3c\x04\x06", 0: b"\x3c\x01\x06"}
 _GAP = 8
 """Indices that may be read over to save an object header."""
+_ROOM = 2000
+"""Octets of headers in one request; outstations take fragments of 2,048 octets as a rule."""
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -48,21 +50,29 @@ def class_headers(classes: Iterable[int]) -> bytes:
 
 
 def ranges_of(points: Iterable[Dnp3Point]) -> list[Range]:
-    """The object headers that read these points, with the variations that the profile asks for."""
+    """The object headers that read these points, with the variations that the profile asks for.
+
+    They fit in one request: of points that are very many and far apart, more is read over.
+    """
     wanted: dict[tuple[int, int], list[Dnp3Point]] = {}
-    for point in points:
+    for point in sorted(points, key=lambda one: one.index):
         wanted.setdefault((STATIC_GROUP[point.type], point.variation or 0), []).append(point)
-    return [
-        _range(group, variation, members)
-        for (group, variation), all_of in sorted(wanted.items())
-        for members in _runs(sorted(all_of, key=lambda one: one.index))
-    ]
+    gap = _GAP
+    while True:
+        ranges = [
+            _range(group, variation, members)
+            for (group, variation), all_of in sorted(wanted.items())
+            for members in _runs(all_of, gap)
+        ]
+        if gap >= INDICES or sum(len(one.header()) for one in ranges) <= _ROOM:
+            return ranges
+        gap *= 2
 
 
-def _runs(points: Sequence[Dnp3Point]) -> Iterator[list[Dnp3Point]]:
+def _runs(points: Sequence[Dnp3Point], gap: int) -> Iterator[list[Dnp3Point]]:
     run: list[Dnp3Point] = []
     for point in points:
-        if run and point.index > run[-1].index + _GAP:
+        if run and point.index > run[-1].index + gap:
             yield run
             run = []
         run.append(point)

@@ -82,6 +82,13 @@ def test_each_point_is_read_once_and_little_else(indices: set[int]) -> None:
     assert all(after[0] - before[1] > 8 for before, after in itertools.pairwise(spans))
 
 
+def test_points_far_apart_still_fit_in_one_request() -> None:
+    indices = range(0, 60_000, 100)
+    ranges = ranges_of(device(counters(*indices)).points.values())
+    assert sum(len(one.header()) for one in ranges) <= 2000
+    assert [name for one in ranges for name in one.points] == [f"c{index}" for index in indices]
+
+
 def test_polls_of_a_device_that_says_nothing() -> None:
     integrity, classes = polls_of(device(counters(0)))
     assert (integrity.period, integrity.points, integrity.integrity) == (3600.0, ("c0",), True)

@@ -281,7 +281,7 @@ def ranges(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
     scales: list[dict[str, Any]] = (
         [{}, {"scale": 0.1, "offset": 3}] if kind in ("analog_input", "counter") else [{}]
     )
-    forms = draw(st.sampled_from([scales[:1], scales[-1:], [*scales, {"field": "flags"}]]))
+    forms = draw(st.sampled_from([scales[:1], scales[-1:], scales, [*scales, {"field": "flags"}]]))
     indices = draw(st.sets(st.integers(0, 12), min_size=1))
     points = {f"p{i}": {"type": kind, "index": i} | draw(st.sampled_from(forms)) for i in indices}
     group = {"analog_input": 30, "binary_input": 1, "double_bit_input": 3, "counter": 20}[kind]
