@@ -60,8 +60,7 @@ class FrameReader:
             start = buffer.find(START, at)
             if start < 0:
                 # The last octet may be the first of a frame.
-                start = len(buffer) - 1 if buffer.endswith(START[:1]) else len(buffer)
-                start = max(start, at)
+                start = len(buffer) - buffer.endswith(START[:1], at)
             if start > at:
                 self.dropped["octets between frames"] += start - at
             at = start

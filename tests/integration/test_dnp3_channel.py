@@ -129,6 +129,18 @@ async def test_a_connection_on_which_nothing_comes_is_given_up() -> None:
         )
 
 
+async def test_a_connection_on_which_something_comes_is_kept() -> None:
+    far = FarEnd()
+    far.twist = silent
+    async with outstations(far) as place, joined(place.connection, timeout="50ms") as station:
+        await station.channel.open(5)
+        for _ in range(5):
+            with pytest.raises(DriverError, match="did not answer in 50ms"):
+                await station.ask(READ)
+            await far.until_confirmed(far.report(b""), unsolicited=True)
+        assert station.channel.is_open
+
+
 async def test_a_link_that_says_nothing_is_lost() -> None:
     far = FarEnd()
     far.answers_link = False
@@ -152,6 +164,20 @@ async def test_leaving_while_the_line_opens_leaves_nothing_open() -> None:
         assert not station.channel.is_open
 
 
+async def test_listening_that_is_cancelled_leaves_nothing_open() -> None:
+    for steps in range(8):
+        connection, shared = listening(), dict[Any, Any]()
+        station = join(device(connection), shared)
+        opening = asyncio.create_task(station.channel.open(60))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        await part(station, shared)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", connection["port"])
+
+
 # A master that is called.
 
 
@@ -165,6 +191,8 @@ async def test_it_waits_to_be_called_and_goes_on_listening() -> None:
             await station.channel.open(5)
             await station.ask(READ, INTEGRITY)
         assert "the outstation closed the connection" in await station.channel.lost()
+        with pytest.raises(DriverError, match="has not called"):
+            await station.channel.open(0.05)
         async with calls(FarEnd(), connection["port"]):
             await station.channel.open(5)
             await station.ask(READ, INTEGRITY)

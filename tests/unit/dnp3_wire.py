@@ -9,13 +9,14 @@ from py1815.link import PrimaryFunction, SecondaryFunction
 
 from protocols.dnp3.channel import Channel
 from protocols.dnp3.config import Dnp3Device
-from protocols.dnp3.fragment import Fragment, NotSent
+from protocols.dnp3.fragment import Fragment, NotSent, Reply
 from protocols.dnp3.station import Station
 
 OUTSTATION, MASTER = 10, 1
 NOW_NS = 1_700_000_000_000_000_000
 BINARY_1_ON = b"\x01\x02\x00\x01\x01\x81"
 """Group 1 variation 2, index 1: online and on."""
+CLASS_1 = b"\x3c\x02\x06"
 UNKNOWN = b"\xf0\x01\x00\x00\x00\x00"
 """An object of group 240."""
 
@@ -117,6 +118,13 @@ class Wire:
             while len(self.sent) < count:
                 await asyncio.sleep(0)
         return self.sent[count - 1]
+
+
+async def asking(wire: Wire, function: int = 1, body: bytes = CLASS_1) -> "asyncio.Task[Reply]":
+    """An ask that is under way."""
+    task = asyncio.create_task(wire.station.ask(function, body))
+    await wire.asked(len(wire.sent) + 1)
+    return task
 
 
 def confirmation(sequence: int, *, uns: bool = False) -> bytes:

@@ -75,6 +75,18 @@ def test_a_known_frame() -> None:
     assert (frame.control, frame.destination, frame.source, frame.payload) == (0xC0, 1, 1024, b"")
 
 
+def test_the_end_of_a_frame_is_not_taken_for_the_beginning_of_one() -> None:
+    frame = next(
+        frame
+        for number in range(65536)
+        if (frame := link.build(0x44, 1, 10, number.to_bytes(2))).endswith(link.START[:1])
+    )
+    reader = FrameReader()
+    assert len(reader.feed(frame)) == 1
+    assert reader.feed(link.START[1:]) == []
+    assert reader.dropped == {"octets between frames": 1}
+
+
 def test_half_a_frame_waits_for_its_rest() -> None:
     reader = FrameReader()
     frame = link.build(0x44, 1, 10, b"x" * 250)

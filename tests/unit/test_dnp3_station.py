@@ -1,29 +1,21 @@
 """Requests, responses and confirmations: who is answered what, and what is dropped."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dnp3_wire import BINARY_1_ON, NOW_NS, UNKNOWN, Wire, confirmation
+from dnp3_wire import BINARY_1_ON, CLASS_1, NOW_NS, UNKNOWN, Wire, asking, confirmation
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from py1815.transport import segment
 
 from protocols.base import DriverError
 from protocols.dnp3 import station as station_module
-from protocols.dnp3.fragment import NotSent, Reply
+from protocols.dnp3.fragment import NotSent
 from protocols.dnp3.objects import Iin
 
 READ, WRITE, SELECT, OPERATE, DIRECT, DIRECT_NO_ACK, DISABLE = 1, 2, 3, 4, 5, 6, 21
-CLASS_1 = b"\x3c\x02\x06"
 SOON = {"timeout": "20ms"}
-
-
-async def asking(wire: Wire, function: int = READ, body: bytes = CLASS_1) -> "asyncio.Task[Reply]":
-    """An ask that is under way."""
-    task = asyncio.create_task(wire.station.ask(function, body))
-    await wire.asked(len(wire.sent) + 1)
-    return task
 
 
 async def test_requests_are_numbered_and_answered() -> None:
@@ -87,6 +79,31 @@ async def test_a_response_that_does_not_begin_at_its_beginning_is_dropped() -> N
     assert wire.station.dropped == {"response out of sequence": 2}
     wire.say(0)
     await task
+
+
+async def test_what_follows_the_last_fragment_is_dropped() -> None:
+    wire = Wire()
+    task = await asking(wire)
+    wire.say(0, BINARY_1_ON)
+    wire.say(1, BINARY_1_ON, fir=False, con=True)
+    assert wire.station.dropped == {"late response": 1}
+    assert len((await task).blocks) == 1
+
+
+async def test_each_part_of_a_response_may_take_the_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, skipped = asyncio.get_running_loop(), 0.0
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + skipped)
+    wire = Wire(timeout="60s")
+    task = await asking(wire)
+    segments = segment(b"\xc0\x81\0\0" + BINARY_1_ON * 100)
+    assert len(segments) == 3
+    for one in segments:
+        skipped += 40
+        for _ in range(3):
+            await asyncio.sleep(0)
+        wire.say_segment(one)
+    assert len((await task).blocks) == 100
 
 
 async def test_unsolicited_responses_have_numbers_of_their_own_and_come_at_any_time() -> None:
@@ -265,92 +282,6 @@ async def test_an_ask_that_is_cancelled_leaves_the_turn_and_its_answer_is_not_co
     assert len(wire.sent) == 2
 
 
-async def test_one_exchange_at_a_time() -> None:
-    wire = Wire()
-    first, second = (asyncio.create_task(wire.station.ask(READ)) for _ in range(2))
-    await wire.asked(1)
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert len(wire.sent) == 1
-    wire.say(0)
-    await first
-    await wire.asked(2)
-    wire.say(1)
-    await second
-
-
-async def test_operate_follows_its_select_whatever_waits() -> None:
-    wire = Wire()
-
-    async def control() -> None:
-        await wire.station.ask(SELECT, b"\x0c")
-        await wire.station.ask(OPERATE, b"\x0c")
-
-    controlling = asyncio.create_task(control())
-    await wire.asked(1)
-    reading = asyncio.create_task(wire.station.ask(READ))
-    await asyncio.sleep(0)
-    for number in range(3):
-        await wire.asked(number + 1)
-        wire.say(number)
-    await asyncio.gather(controlling, reading)
-    assert [fragment[:2] for fragment in wire.sent] == [b"\xc0\x03", b"\xc1\x04", b"\xc2\x01"]
-    assert not wire.turn.locked()
-
-
-@pytest.mark.parametrize("after", [lambda wire: wire.say(0), lambda wire: wire.station.disconnected("gone")])
-async def test_a_select_that_is_not_followed_gives_the_turn_back(after: Callable[[Wire], None]) -> None:
-    wire = Wire()
-    task = await asking(wire, SELECT, b"")
-    after(wire)
-    await asyncio.wait([task])
-    task.exception()
-    task = await asking(wire)
-    wire.say(1)
-    await task
-    assert not wire.turn.locked()
-
-
-async def test_a_lost_connection_fails_what_is_under_way_and_what_waits_is_not_sent() -> None:
-    wire = Wire()
-    first = await asking(wire, DIRECT)
-    second = asyncio.create_task(wire.station.ask(DIRECT))
-    await asyncio.sleep(0)
-    wire.is_open = False
-    wire.station.disconnected("the wire was cut")
-    with pytest.raises(DriverError, match="the wire was cut") as under_way:
-        await first
-    assert under_way.value.code == "disconnected"
-    assert not isinstance(under_way.value, NotSent)
-    with pytest.raises(NotSent):
-        await second
-    assert len(wire.sent) == 1
-
-
-async def test_while_it_rests_polls_wait_and_commands_do_not() -> None:
-    wire = Wire()
-    wire.station.rest(60)
-    polls = [asyncio.create_task(wire.station.ask(function)) for function in (READ, DISABLE)]
-    command = asyncio.create_task(wire.station.ask(DIRECT))
-    await wire.asked(1)
-    assert wire.sent[0][1] == DIRECT
-    wire.say(0)  # it is back
-    await command
-    await wire.asked(2)
-    wire.say(1)
-    await wire.asked(3)
-    wire.say(2)
-    await asyncio.gather(*polls)
-
-
-async def test_a_rest_ends_by_itself() -> None:
-    wire = Wire()
-    wire.station.rest(0.01)
-    task = await asking(wire)
-    wire.say(0)
-    await task
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -371,8 +302,8 @@ async def test_nothing_that_comes_raises_and_only_what_was_delivered_is_confirme
 ) -> None:
     wire = Wire()
     task = await asking(wire)
-    for segment in segments:
-        wire.say_segment(segment)
+    for one in segments:
+        wire.say_segment(one)
     assert len(wire.sent) - 1 <= len(wire.delivered)
     task.cancel()
     await asyncio.wait([task])

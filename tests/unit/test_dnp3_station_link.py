@@ -59,10 +59,10 @@ async def test_the_outstations_requests_of_the_link_are_answered() -> None:
 async def test_confirmed_user_data_is_taken_once() -> None:
     wire = Wire()
     wire.say_frame(primary(PrimaryFunction.RESET_LINK_STATES))
-    for fcb in (True, True, False, False):
+    for fcb, taken in ((True, 1), (True, 1), (False, 2), (False, 2)):
         wire.say_frame(confirmed(fcb=fcb), UNSOLICITED)
+        assert len(wire.delivered) == taken
     assert wire.answers() == [SecondaryFunction.ACK] * 5
-    assert len(wire.delivered) == 2
     assert wire.station.dropped == {"frame repeated": 2}
     wire.say_frame(primary(PrimaryFunction.RESET_LINK_STATES))
     wire.say_frame(confirmed(fcb=True), UNSOLICITED)
@@ -74,6 +74,7 @@ async def test_a_tested_link_counts_on() -> None:
     wire.say_frame(primary(PrimaryFunction.RESET_LINK_STATES))
     wire.say_frame(primary(PrimaryFunction.TEST_LINK_STATES, fcb=True, fcv=True))
     wire.say_frame(confirmed(fcb=True), UNSOLICITED)
+    assert not wire.delivered, "it is the number of the test that was just made"
     wire.say_frame(confirmed(fcb=False), UNSOLICITED)
     assert len(wire.delivered) == 1
 
