@@ -60,11 +60,12 @@ class RheaDesk:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._news = asyncio.Event()
+        self._leaving = False
         self.said: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
 
     async def listen(self) -> None:
-        """Reads what the client says until it ends."""
+        """Reads what the client says until it is told to end."""
         assert self._process.stdout is not None
         async for text in self._process.stdout:
             line = json.loads(text)
@@ -72,6 +73,13 @@ class RheaDesk:
             if line["event"] == "message":
                 self.events.append(_event(line))
             self._news.set()
+        assert self._leaving, f"rhea ended by itself with status {await self._process.wait()}"
+
+    def leave(self) -> None:
+        """Tells it to end."""
+        assert self._process.stdin is not None
+        self._leaving = True
+        self._process.stdin.close()
 
     def send(self, body: Any, message_id: Any, **fields: Any) -> None:
         """Has a command sent as soon as there is a connection."""
@@ -135,7 +143,7 @@ async def desk(config: dict[str, Any]) -> AsyncIterator[RheaDesk]:
         async with asyncio.TaskGroup() as group:
             group.create_task(one.listen(), name="rhea")
             yield one
-            process.stdin.close()  # type: ignore[union-attr]
+            one.leave()
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

@@ -17,14 +17,19 @@ class Proxy:
         self._stalled = False
         self._budget: int | None = None
         self.port = 0
+        self.on_spent: Callable[[], None] = lambda: None
+        """Called when connections were cut because the agent had sent what it might."""
 
     def cut(self) -> None:
         """Resets all connections, at both ends."""
         for end in self._ends:
             end.transport.abort()
 
-    def cut_after(self, budget: int) -> None:
-        """Resets all connections once the agent has sent so many more bytes; no further one arrives."""
+    def cut_after(self, budget: int | None) -> None:
+        """Resets all connections once the agent has sent so many more bytes; no further one arrives.
+
+        None: however many it sends.
+        """
         self._budget = budget
 
     @contextlib.contextmanager
@@ -91,6 +96,7 @@ class Proxy:
             if self._budget == 0:
                 self._budget = None
                 self.cut()
+                self.on_spent()
 
 
 @contextlib.asynccontextmanager

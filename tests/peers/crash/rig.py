@@ -66,8 +66,8 @@ class Agent:
         (folder / "profile.yaml").write_text(profile)
         self._arguments = (
             *("run", str(folder / "profile.yaml"), "--bench", bench, "--store", str(folder / "store")),
-            # What waits in a broker that is down for some seconds must not go stale meanwhile.
-            *("--broker", f"amqp://127.0.0.1:{broker_port}", "--heartbeat", "5s"),
+            # Availability lives for three heartbeats: it must outlive a broker that takes a minute to start.
+            *("--broker", f"amqp://127.0.0.1:{broker_port}", "--heartbeat", "30s"),
         )
         self._process: asyncio.subprocess.Process | None = None
         self._started = asyncio.Event()
@@ -106,6 +106,8 @@ class Agent:
         try:
             async with asyncio.timeout(_STOP_S):
                 await process.wait()
+        except TimeoutError:
+            raise AssertionError(f"the agent did not stop in {_STOP_S:g} s") from None
         finally:
             await _end(process)
         assert process.returncode == 0, f"the agent stopped with status {process.returncode}"

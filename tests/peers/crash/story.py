@@ -5,8 +5,9 @@ import re
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,8 @@ class Story:
         self._began = time.monotonic()
         self.steps: list[str] = []
         self.heard: list[proof.Heard] = []
+        self.said: Sequence[Mapping[str, Any]] = ()
+        """What the consumer said."""
 
     def note(self, text: str) -> None:
         """Something was done just now."""
@@ -65,10 +68,16 @@ class Story:
             "heard of the commands named above": _shortened(heard),
             "the agent's log of them": _shortened(told),
             "the agent said last": log[-_MOST:],
+            "the consumer said last, beside messages and outcomes": [
+                str(one)
+                for one in self.said
+                if one["event"] != "message" and one.get("outcome") != "accepted"
+            ][-_MOST:],
         }
         lines = (
             line[:300]
             for title, found in parts.items()
+            if found
             for line in ([f"-- {title}"] if title else []) + found
         )
         return "\n".join(lines)
