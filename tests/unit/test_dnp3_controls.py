@@ -43,6 +43,11 @@ def control(value: Value, **fields: Any) -> Control:
         (True, {"operation": "pulse-on", "count": 3, "off_time": "1s"}, "01 03 64000000 e8030000 00"),
         (True, {"operation": "trip-close"}, "41 01 64000000 00000000 00"),
         (False, {"operation": "trip-close", "on_time": "250ms"}, "81 01 fa000000 00000000 00"),
+        (
+            True,
+            {"on_time": "0.57s", "off_time": "1.001s"},
+            "03 01 3a020000 e9030000 00",
+        ),  # no float loses 1 ms
         (True, {"operation": "trip-close", "clear": True, "on_time": "0s"}, "61 01 00000000 00000000 00"),
     ],
 )
