@@ -15,8 +15,16 @@ import msgspec
 from protocols.base import DeviceState, DriverError, Quality, Sample, Sink
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.fragment import Fragment, Outstation, Reply
-from protocols.dnp3.objects import REFUSALS, STATIC_GROUP, Iin
-from protocols.dnp3.plan import Poll, class_headers, integrity_poll, polls_of
+from protocols.dnp3.objects import REFUSALS, Iin
+from protocols.dnp3.plan import (
+    Poll,
+    Wanted,
+    class_headers,
+    integrity_poll,
+    missing_in,
+    polls_of,
+    wanted_of,
+)
 from protocols.dnp3.timesync import synchronise
 from protocols.schedule import Schedule
 
@@ -71,6 +79,7 @@ class Master:
         self._time_again = 0.0
         self._unanswered = 0
         self._reasons: dict[str, str] = {}
+        self._wanted: dict[str, Wanted] = {}
         self._said: tuple[DeviceState, str] | None = None
 
     # -- what comes in --------------------------------------------------------------------------
@@ -265,12 +274,17 @@ class Master:
             self._clears = 0
         self._judge("silence", "")
         trouble = reply.problem and f"part of a response could not be read: {reply.problem}"
-        if missing := _missing(self._device, poll, reply):
+        if missing := missing_in(reply, self._wanted_by(poll)):
             self._report_bad(missing, Quality.BAD_CONFIG)
             trouble = trouble or self._lacks(poll, missing)
         elif refused := reply.iin & REFUSALS:
             trouble = trouble or f"the outstation refused the {poll.what}: {iin_names(refused)}"
         self._judge(poll.what, trouble)
+
+    def _wanted_by(self, poll: Poll) -> Wanted:
+        if poll.what not in self._wanted:
+            self._wanted[poll.what] = wanted_of(self._device, poll)
+        return self._wanted[poll.what]
 
     def _lacks(self, poll: Poll, missing: tuple[str, ...]) -> str:
         named = ", ".join(missing[:_NAMED])
@@ -281,19 +295,6 @@ class Master:
     def _report_bad(self, points: tuple[str, ...], quality: Quality) -> None:
         assert self._sink is not None
         self._sink.sample(Sample(time.time_ns(), {}, dict.fromkeys(points, quality)))
-
-
-def _missing(device: Dnp3Device, poll: Poll, reply: Reply) -> tuple[str, ...]:
-    """Points of the poll whose present values did not come."""
-    came: dict[int, set[int]] = {}
-    for block in reply.blocks:
-        came.setdefault(block.group, set()).update(block.indices)
-    points, nothing = device.points, frozenset[int]()
-    return tuple(
-        name
-        for name in poll.points
-        if points[name].index not in came.get(STATIC_GROUP[points[name].type], nothing)
-    )
 
 
 def iin_names(iin: Iin) -> str:

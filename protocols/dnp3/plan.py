@@ -6,6 +6,7 @@ import msgspec
 
 from protocols.base import PlannedRequest
 from protocols.dnp3.config import Connection, Dnp3Device, Serial
+from protocols.dnp3.fragment import Reply
 from protocols.dnp3.objects import INDICES, STATIC_GROUP
 from protocols.dnp3.point import Dnp3Point
 
@@ -133,6 +134,33 @@ def describe(device: Dnp3Device) -> list[PlannedRequest]:
         PlannedRequest(poll.what, poll.points, len(poll.body) + 2, "octets", poll.period)
         for poll in polls_of(device)
     ]
+
+
+Wanted = Mapping[int, Mapping[int, Sequence[str]]]
+"""Names of points by the group of their present values and by index."""
+
+
+def wanted_of(device: Dnp3Device, poll: Poll) -> Wanted:
+    """What a poll is to bring."""
+    wanted: dict[int, dict[int, list[str]]] = {}
+    for name in poll.points:
+        point = device.points[name]
+        wanted.setdefault(STATIC_GROUP[point.type], {}).setdefault(point.index, []).append(name)
+    return wanted
+
+
+def missing_in(reply: Reply, wanted: Wanted) -> tuple[str, ...]:
+    """Points whose present values did not come."""
+    came: dict[int, set[int]] = {group: set() for group in wanted}
+    for block in reply.blocks:
+        if block.group in came:
+            came[block.group].update(block.indices)
+    return tuple(
+        name
+        for group, places in wanted.items()
+        for index in sorted(places.keys() - came[group])
+        for name in places[index]
+    )
 
 
 def name_of(connection: Connection) -> str:
