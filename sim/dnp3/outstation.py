@@ -184,10 +184,13 @@ class SimulatedOutstation:
         if clear:
             self._process.clear(counter, self._now())
 
+    def disarm(self) -> None:
+        """Forgets a select: another request has come between it and its operate."""
+        self._selected = None
+
     def select(self, body: bytes, controls: Sequence[Control], sequence: int) -> list[CommandStatus]:
         """Arms controls if all of them could be carried out."""
         statuses = [self._judged(control) for control in controls]
-        self._selected = None
         if not any(statuses):
             until = self._now() + round(self.device.simulation.select_timeout * 1000)
             self._selected = _Selected(body, sequence, until)

@@ -55,6 +55,8 @@ def answer(outstation: SimulatedOutstation, fragment: bytes) -> Answer | None:
     if handle is None:
         return Answer(iin=Iin.FUNCTION_NOT_SUPPORTED)
     outstation.advance()
+    if request.function != FunctionCode.OPERATE:
+        outstation.disarm()
     try:
         given = handle(outstation, request)
     except (Unreadable, controls.Malformed) as wrong:

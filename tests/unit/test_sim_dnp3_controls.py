@@ -78,6 +78,21 @@ def test_an_operate_needs_its_select_just_before_it() -> None:
     assert operated(master) == []
 
 
+def test_a_select_does_not_serve_again_when_sequence_numbers_come_round() -> None:
+    master = quiet(simulation={"select_timeout": "1h"})
+    do(master, crob(3, TRIP), FunctionCode.SELECT)
+    for _ in range(16):
+        master.request(FunctionCode.DELAY_MEASURE)
+    assert do(master, crob(3, TRIP), FunctionCode.OPERATE) == S.NO_SELECT
+    do(master, crob(3, TRIP), FunctionCode.SELECT)
+    operate = master.fragment(FunctionCode.OPERATE, crob(3, TRIP))
+    master.send(operate)
+    for _ in range(15):
+        master.request(FunctionCode.RECORD_CURRENT_TIME)
+    assert status(master.send(operate)[0]) == S.NO_SELECT
+    assert len(operated(master)) == 1
+
+
 def test_a_select_expires() -> None:
     master = quiet(simulation={"select_timeout": "2s"})
     for ms, expected in ((1999, S.SUCCESS), (2001, S.TIMEOUT)):

@@ -54,6 +54,13 @@ def test_class_0_is_every_point_once() -> None:
     assert twice == body
 
 
+def test_of_neighbours_only_those_saturate_that_do_not_fit() -> None:
+    points = {f"a{n}": {"type": "analog_input", "index": n, "variation": 2} for n in range(3)}
+    master = quiet(points, {"a0": 1, "a1": 40000, "a2": -2.6})
+    read = [one[3:5] for one in objects(master.read(class_header(0)))]
+    assert read == [(1, 0x01), (32767, 0x21), (-3, 0x01)]
+
+
 def test_a_number_that_a_variation_cannot_hold_saturates_and_says_so() -> None:
     master = quiet(sim=SIM)
     online, over = 0x01, 0x21
@@ -87,6 +94,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_read(header: bytes, wrong: 
 def test_points_are_read_by_a_list_and_by_a_count() -> None:
     master = quiet(sim=SIM)
     assert [one[2] for one in objects(master.read(b"\x01\x02\x17\x02\x09\x00"))] == [9, 0]
+    assert [one[2] for one in objects(master.read(b"\x01\x02\x28\x03\x00\x09\x00\x09\x00\x09\x00"))] == [9]
     assert [one[2] for one in objects(master.read(b"\x1e\x05\x07\x02"))] == [0, 1]
 
 

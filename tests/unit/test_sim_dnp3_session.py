@@ -5,6 +5,7 @@ from dnp3_scripted_master import ACK, BEGIN_MS, NACK, ScriptedMaster, iin, outst
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from py1815.application import FunctionCode, class_header
+from py1815.decode import decode_objects
 from py1815.link import PrimaryFunction, SecondaryFunction, build
 from py1815.transport import segment
 
@@ -202,6 +203,43 @@ def test_events_are_reported_once_their_class_is_enabled_and_until_it_is_not() -
     master.outstation.set("door", True)
     assert master.wait(50) == []
     assert iin(master.request(FunctionCode.ENABLE_UNSOLICITED, b"\x1e\x00\x06")) & Iin.OBJECT_UNKNOWN
+
+
+def test_reports_keep_the_order_of_events_of_all_classes() -> None:
+    master = spontaneous()
+    for name, value in (("voltage", 1), ("door", True), ("voltage", 2)):
+        master.outstation.set(name, value)
+    (report,) = master.wait(50)
+    assert [one.group for one in decode_objects(report.body).objects] == [32, 2, 32]
+
+
+def test_a_report_of_a_class_that_was_switched_off_is_not_repeated() -> None:
+    master = spontaneous()
+    master.outstation.set("door", True)
+    (report,) = master.wait(50)
+    master.request(FunctionCode.DISABLE_UNSOLICITED, EVENTS)
+    assert master.wait(60_000) == []
+    master.confirm(report)  # too late
+    assert iin(master.request(FunctionCode.DELAY_MEASURE)) & Iin.CLASS_1_EVENTS
+
+
+def test_a_restart_ends_the_report_that_was_under_way() -> None:
+    master = spontaneous()
+    master.outstation.set("door", True)
+    assert len(master.wait(50)) == 1
+    master.request(FunctionCode.COLD_RESTART)
+    (null,) = master.wait(500)
+    assert null.body == b""
+
+
+def test_the_confirmation_of_one_start_is_not_that_of_the_next() -> None:
+    master = ScriptedMaster(outstation_device())
+    (first,) = master.wait(50)
+    master.outstation.restart()
+    master.confirm(first)
+    (second,) = master.wait(50)
+    assert second.body == b""
+    assert second.control.sequence != first.control.sequence
 
 
 def test_an_unconfirmed_report_is_repeated_octet_for_octet() -> None:
