@@ -45,8 +45,8 @@ def control(value: Value, **fields: Any) -> Control:
         (False, {"operation": "trip-close", "on_time": "250ms"}, "81 01 fa000000 00000000 00"),
         (
             True,
-            {"on_time": "0.57s", "off_time": "1.001s"},
-            "03 01 3a020000 e9030000 00",
+            {"on_time": "1.003s", "off_time": "1.001s"},
+            "03 01 eb030000 e9030000 00",
         ),  # no float loses 1 ms
         (True, {"operation": "trip-close", "clear": True, "on_time": "0s"}, "61 01 00000000 00000000 00"),
     ],
