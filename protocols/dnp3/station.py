@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 _LARGEST_RESPONSE = 16 * 2**20
 """Octets of one response in all its fragments: more than every point of an outstation takes."""
+_MOST_CONFIRMING: Final = 256
+"""Fragments that wait to be stored and confirmed: an outstation that waits for that has two at most."""
 _EVENTS: Final = frozenset(EVENT_GROUP.values())
-_CAN_WAIT: Final = frozenset(
-    {FunctionCode.READ, FunctionCode.ENABLE_UNSOLICITED, FunctionCode.DISABLE_UNSOLICITED}
-)
-"""What is held back while an outstation rests; a command is tried at any time."""
+_CAN_WAIT: Final = frozenset({FunctionCode.ENABLE_UNSOLICITED, FunctionCode.DISABLE_UNSOLICITED})
+"""What is held back while an outstation rests, as polls are; a command is tried at any time."""
 
 
 class Station:
@@ -95,7 +95,7 @@ class Station:
 
         To have the OPERATE sent next, await it right after the SELECT, in the same task.
         """
-        if function in _CAN_WAIT:
+        if report or function in _CAN_WAIT:
             await self._awake.wait()
         if self._selected and function == FunctionCode.OPERATE:
             self._selected = False  # it has the turn that its SELECT had
@@ -149,6 +149,8 @@ class Station:
         request = self._request
         if request is None or request.done.done():
             return
+        if request.storing:  # that takes as long as it takes, and the outstation waits for it
+            self._extend()
         if self._deadline > self._loop.time():
             self._timer = self._loop.call_at(self._deadline, self._overdue)
             return
@@ -362,6 +364,10 @@ class Station:
         """Confirms where that is asked for; what holds events, once they are kept."""
         events = any(block.group in _EVENTS for block in fragment.decoded.blocks)
         if response.control.con and events and self.kept is not None:
+            if len(self._confirming) >= _MOST_CONFIRMING:
+                return self._drop("confirmation left out")  # the outstation sends the events again
+            if request is not None:
+                request.storing = True
             task = self._loop.create_task(self._confirm_kept(self.kept, response, fragment, request))
             self._confirming.add(task)
             task.add_done_callback(self._confirming.discard)
@@ -381,6 +387,7 @@ class Station:
         if request is not None:
             if request is not self._request or request.done.done():
                 return  # given up: the outstation keeps the events and sends them again
+            request.storing = False
             self._go_on(request, response.control, fragment.time_ns)
         self.channel.send(self, self._confirmation(response))
 
