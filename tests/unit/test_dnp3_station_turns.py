@@ -77,10 +77,15 @@ async def test_a_lost_connection_fails_what_is_under_way_and_what_waits_is_not_s
 async def test_while_it_rests_polls_wait_and_commands_do_not() -> None:
     wire = Wire()
     wire.station.rest(60)
-    polls = [asyncio.create_task(wire.station.ask(function)) for function in (READ, DISABLE)]
-    command = asyncio.create_task(wire.station.ask(DIRECT))
+    polls = [
+        asyncio.create_task(wire.station.ask(READ, report=True)),
+        asyncio.create_task(wire.station.ask(DISABLE)),
+    ]
+    command = asyncio.create_task(wire.station.ask(READ))
     await wire.asked(1)
-    assert wire.sent[0][1] == DIRECT
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(wire.sent) == 1
     wire.say(0)  # it is back
     await command
     await wire.asked(2)
@@ -93,6 +98,7 @@ async def test_while_it_rests_polls_wait_and_commands_do_not() -> None:
 async def test_a_rest_ends_by_itself() -> None:
     wire = Wire()
     wire.station.rest(0.01)
-    task = await asking(wire)
+    task = asyncio.create_task(wire.station.ask(READ, report=True))
+    await wire.asked(1)
     wire.say(0)
     await task
