@@ -2,7 +2,7 @@
 
 Started with one argument, its options as JSON: `line` (see opendnp3_lines.channel), `points` of each kind,
 `kinds` (those it has; default all), `events` its buffers hold of each kind, `unsolicited`, `select_ms`,
-`confirm_ms`, and the two link addresses.
+`confirm_ms`, the two link addresses, and the addresses of `others` on the line that are like it.
 """
 
 import json
@@ -157,8 +157,8 @@ class Application(opendnp3.IOutstationApplication):  # type: ignore[misc]
         return opendnp3.DNPTime(time.time_ns() // 1_000_000)
 
 
-def configured(options: dict[str, Any]) -> Any:
-    """The configuration of the stack; classes and variations of points are opendnp3's own."""
+def configured(options: dict[str, Any], address: int) -> Any:
+    """The configuration of a stack; classes and variations of points are opendnp3's own."""
     database = opendnp3.DatabaseConfig(options.get("points", 4))
     kinds = options.get("kinds", list(_TABLES))
     for kind, table in {**_TABLES, "": "time_and_interval"}.items():
@@ -172,7 +172,7 @@ def configured(options: dict[str, Any]) -> Any:
     parameters.selectTimeout = opendnp3.TimeDuration.Milliseconds(options.get("select_ms", 10_000))
     confirm = opendnp3.TimeDuration.Milliseconds(options.get("confirm_ms", 5_000))
     parameters.solConfirmTimeout = parameters.unsolConfirmTimeout = confirm
-    config.link.LocalAddr = options.get("outstation", 10)
+    config.link.LocalAddr = address
     config.link.RemoteAddr = options.get("master", 1)
     return config
 
@@ -183,9 +183,14 @@ def main() -> None:
     manager, listener = opendnp3.DNP3Manager(1), Listener()
     commands, application = Commands(state), Application(state)
     line = channel(manager, options["line"], listener, outstation=True)
-    outstation = line.AddOutstation("outstation", commands, application, configured(options))
+    first = options.get("outstation", 10)
+    outstations = {
+        address: line.AddOutstation(str(address), commands, application, configured(options, address))
+        for address in (first, *options.get("others", ()))
+    }
+    outstation = outstations[first]
 
-    def update(points: list[list[Any]]) -> None:
+    def update(points: list[list[Any]], address: int = first) -> None:
         """Each point: kind, index, value, flags (or null), time in ms (or null)."""
         builder = opendnp3.UpdateBuilder()
         for kind, index, raw, flags, stamp in points:
@@ -198,7 +203,13 @@ def main() -> None:
             if stamp is not None:
                 measurement.time = opendnp3.DNPTime(stamp)
             builder.Update(measurement, index, opendnp3.EventMode.Detect)
-        outstation.Apply(builder.Build())
+        outstations[address].Apply(builder.Build())
+
+    def enable(address: int = first) -> bool:
+        return bool(outstations[address].Enable())
+
+    def disable(address: int = first) -> bool:
+        return bool(outstations[address].Disable())
 
     def freeze(index: int, clear: bool) -> None:
         builder = opendnp3.UpdateBuilder()
@@ -218,8 +229,8 @@ def main() -> None:
             "answer": answer,
             "indicate": indicate,
             "restarted": outstation.SetRestartIIN,
-            "enable": outstation.Enable,
-            "disable": outstation.Disable,
+            "enable": enable,
+            "disable": disable,
         }
     )
     manager.Shutdown()

@@ -55,3 +55,13 @@ ON_EVERY_LINE = (
     "select before operate",
 )
 """Rows that are tried on every kind of line; the rest on TCP."""
+
+NOTES = {
+    "octet strings": "opendnp3's bindings for Python set none: our master reads only what they begin with.",
+    "event order and times": "opendnp3's bindings leave the default event variations, which have no time: "
+    "our master asks for group 2 variation 2.",
+    "event classes, assign class": "opendnp3's bindings leave all points in class 1; ours assigns another.",
+    "feedback by another point": "of our master: a point verifies a control; of our outstation: a double-bit "
+    "position follows a trip or close.",
+}
+"""What is to be known of a row, on top of yes and no."""
