@@ -33,7 +33,7 @@ def maker() -> dict[str, Any]:
 
 
 def test_there_are_documents_with_tables() -> None:
-    assert documents() == ["can.md", "dnp3.md", "profile.md", "settings.md"]
+    assert documents() == ["can.md", "dnp3-fields.md", "profile.md", "settings.md"]
 
 
 @pytest.mark.parametrize("name", documents())
