@@ -56,7 +56,7 @@ class Dnp3Driver:
             self._station.kept = self._kept
         await self._station.channel.open(device.connect_timeout)
         self._readings.connection_lost()
-        self._master = Master(device, self._station)
+        self._master = Master(device, self._station, self._readings.connection_lost)
         await self._master.begin()
 
     async def run(self, sink: Sink) -> None:
@@ -100,7 +100,7 @@ class Dnp3Driver:
             else:
                 self._unheld += 1
         if self._master is not None:
-            self._master.saw(fragment)
+            self._master.saw(fragment, self._readings.undecoded)
 
     def _hand_over(self, sink: Sink) -> None:
         for sample in self._held:

@@ -7,7 +7,7 @@ One request is under way at a time, so one loop decides what is next: first what
 import asyncio
 import enum
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -36,6 +36,7 @@ _TIME_AGAIN_S = 60.0
 """From one attempt to set the outstation's clock to the next, however often it asks."""
 _CLEARS = 3
 """Restarts in a row, with no poll's answer between that says of none, that are taken for new ones."""
+_UNREAD = "unread"
 _NAMED = 5
 """Points that a reason names; the rest are counted."""
 
@@ -63,9 +64,11 @@ class _Due(msgspec.Struct):
 class Master:
     """Keeps one outstation polled over one connection; each connection has one of its own."""
 
-    def __init__(self, device: Dnp3Device, outstation: Outstation) -> None:
+    def __init__(self, device: Dnp3Device, outstation: Outstation, doubt: Callable[[], None]) -> None:
+        """`doubt` is called when a response stays away: what it confirmed may come again."""
         self._device = device
         self._outstation = outstation
+        self._doubt = doubt
         self._integrity = integrity_poll(device, 0.0)
         self._todo: set[Task] = {Task.INTEGRITY}
         if device.unsolicited:
@@ -84,8 +87,11 @@ class Master:
 
     # -- what comes in --------------------------------------------------------------------------
 
-    def saw(self, fragment: Fragment) -> None:
-        """Notes what a response's internal indications ask for (IEEE 1815-2012, 4.2.2.6)."""
+    def saw(self, fragment: Fragment, trouble: str = "") -> None:
+        """Notes what a response's internal indications ask for (IEEE 1815-2012, 4.2.2.6).
+
+        `trouble`: what of it could not be taken, and why; said until the next integrity poll.
+        """
         iin = fragment.iin
         if not iin & Iin.DEVICE_RESTART:
             self._restart_stays = False
@@ -102,8 +108,8 @@ class Master:
         self._overflowed = bool(iin & Iin.EVENT_BUFFER_OVERFLOW)
         for bit, text in _TROUBLE.items():
             self._judge(text, text if iin & bit else "")
-        if fragment.unsolicited:
-            self._judge("unsolicited", fragment.decoded.problem)
+        if trouble and fragment.report:
+            self._judge(_UNREAD, f"part of a response could not be taken: {trouble}")
         self._say()
 
     def _add(self, *tasks: Task) -> None:
@@ -245,6 +251,8 @@ class Master:
         return await self._outstation.ask(_READ, class_headers(classes), report=True)
 
     async def _poll(self, poll: Poll) -> None:
+        if poll.integrity:
+            self._judge(_UNREAD, "")
         try:
             reply = await self._outstation.ask(_READ, poll.body, report=True)
         except DriverError as error:
@@ -260,6 +268,7 @@ class Master:
     def _silent(self, error: DriverError, points: tuple[str, ...]) -> None:
         """A request was not answered: what is not known any more is bad, first its points, then all."""
         self._unanswered += 1
+        self._doubt()
         if self._unanswered == _SILENT_POLLS:
             self._judge("silence", str(error))
             points = self._integrity.points
@@ -273,12 +282,12 @@ class Master:
         if not reply.iin & Iin.DEVICE_RESTART:
             self._clears = 0
         self._judge("silence", "")
-        trouble = reply.problem and f"part of a response could not be read: {reply.problem}"
+        trouble = ""
         if missing := missing_in(reply, self._wanted_by(poll)):
             self._report_bad(missing, Quality.BAD_CONFIG)
-            trouble = trouble or self._lacks(poll, missing)
+            trouble = self._lacks(poll, missing)
         elif refused := reply.iin & REFUSALS:
-            trouble = trouble or f"the outstation refused the {poll.what}: {iin_names(refused)}"
+            trouble = f"the outstation refused the {poll.what}: {iin_names(refused)}"
         self._judge(poll.what, trouble)
 
     def _wanted_by(self, poll: Poll) -> Wanted:

@@ -62,7 +62,8 @@ class Outstation:
     name = "outstation 10 at rtu.example:20000"
 
     def __init__(self, device: Dnp3Device) -> None:
-        self.master = Master(device, self)
+        self.doubts = 0
+        self.master = Master(device, self, self._doubt)
         self.asked: list[tuple[int, bytes]] = []
         self.iin: Answer = lambda function, body: Iin(0)
         self.blocks: Sequence[Block] = VALUES
@@ -70,6 +71,9 @@ class Outstation:
         self.silent: set[int] = set()
         self.heard = Heard()
         self._news = asyncio.Event()
+
+    def _doubt(self) -> None:
+        self.doubts += 1
 
     async def ask(
         self, function: int, body: bytes = b"", *, responds: bool = True, report: bool = False
@@ -82,10 +86,10 @@ class Outstation:
         iin = self.iin(function, body)
         blocks = self.blocks if function == READ else ()
         self.says(iin, blocks)
-        return Reply(iin, blocks, 1, self.problem)
+        return Reply(iin, blocks, 1)
 
     def says(self, iin: Iin, blocks: Sequence[Block] = (), *, unsolicited: bool = False) -> None:
-        self.master.saw(Fragment(1, iin, Decoded(blocks), unsolicited=unsolicited))
+        self.master.saw(Fragment(1, iin, Decoded(blocks), unsolicited=unsolicited), self.problem)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -238,6 +242,7 @@ async def test_silence_makes_all_values_unknown_and_the_next_answer_reads_them_a
         one.silent.add(READ)
         await one.until(lambda: bool(one.heard.samples))
         assert one.heard.samples[0].bad == dict.fromkeys(POINTS, Quality.TIMEOUT)
+        assert one.doubts >= 2
         assert one.heard.states[-1] == (DeviceState.DEGRADED, f"{one.name} did not answer in 5s")
         asked = len(one.asked)
         await one.until(lambda: len(one.asked) > asked + 3)
@@ -295,11 +300,21 @@ async def test_a_refused_poll_is_said_in_words() -> None:
 
 async def test_what_could_not_be_read_of_a_response_is_said() -> None:
     one = Outstation(device(polls=NEVER))
-    one.problem = "group 87 variation 1 is not known"
     async with running(one):
         await one.until_asked((ENABLE, CLASSES))
-    assert one.heard.states[-1][0] is DeviceState.DEGRADED
-    assert "group 87" in one.heard.states[-1][1]
+        one.problem = "group 87 variation 1 is not known"
+        one.says(Iin(0), unsolicited=True)
+        state, reason = one.heard.states[-1]
+        assert state is DeviceState.DEGRADED
+        assert "group 87" in reason
+        one.problem = ""
+        one.says(Iin(0), unsolicited=True)
+        assert len(one.heard.states) == 2  # said until everything was read again
+        one.says(Iin.EVENT_BUFFER_OVERFLOW)
+        await one.until_asked((ENABLE, CLASSES), (READ, INTEGRITY))
+        async with asyncio.timeout(20):
+            while one.heard.states[-1] != (DeviceState.ONLINE, ""):
+                await asyncio.sleep(0)
 
 
 async def test_points_with_a_rate_of_their_own_are_read_at_once_and_then_at_it() -> None:
