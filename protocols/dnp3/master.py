@@ -77,6 +77,8 @@ class Master:
         self._sink: Sink | None = None
         self._overflowed = False
         self._overflows = 0
+        self._unread = 0
+        self._reading_all = False
         self._restart_stays = False
         self._clears = 0
         self._time_again = 0.0
@@ -109,6 +111,9 @@ class Master:
         for bit, text in _TROUBLE.items():
             self._judge(text, text if iin & bit else "")
         if trouble and fragment.report:
+            self._unread += 1
+            if not self._reading_all:  # what was behind it may have been a change
+                self._add(Task.INTEGRITY)
             self._judge(_UNREAD, f"part of a response could not be taken: {trouble}")
         self._say()
 
@@ -123,12 +128,15 @@ class Master:
             self._reasons.pop(about, None)
 
     def _say(self) -> None:
-        """Tells the sink what changed: overflows, and whether something is wrong."""
+        """Tells the sink what changed: losses, and whether something is wrong."""
         if self._sink is None:
             return
         if self._overflows:
             self._sink.lost(self._overflows, "event-buffer-overflow")
             self._overflows = 0
+        if self._unread:
+            self._sink.lost(self._unread, "unreadable-response")
+            self._unread = 0
         reason = "; ".join(self._reasons.values())
         said = (DeviceState.DEGRADED if reason else DeviceState.ONLINE, reason)
         if said != self._said:
@@ -253,6 +261,7 @@ class Master:
     async def _poll(self, poll: Poll) -> None:
         if poll.integrity:
             self._judge(_UNREAD, "")
+        self._reading_all = poll.integrity
         try:
             reply = await self._outstation.ask(_READ, poll.body, report=True)
         except DriverError as error:
@@ -263,6 +272,8 @@ class Master:
                 self._todo.add(Task.INTEGRITY)
         else:
             self._answered(poll, reply)
+        finally:
+            self._reading_all = False
         self._say()
 
     def _silent(self, error: DriverError, points: tuple[str, ...]) -> None:

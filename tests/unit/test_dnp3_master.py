@@ -68,6 +68,8 @@ class Outstation:
         self.iin: Answer = lambda function, body: Iin(0)
         self.blocks: Sequence[Block] = VALUES
         self.problem = ""
+        """What cannot be taken of the next fragments: unsolicited ones, and responses to `unreadable`."""
+        self.unreadable: set[int] = set()
         self.silent: set[int] = set()
         self.heard = Heard()
         self._news = asyncio.Event()
@@ -85,11 +87,14 @@ class Outstation:
             raise DriverError("timeout", f"{self.name} did not answer in 5s")
         iin = self.iin(function, body)
         blocks = self.blocks if function == READ else ()
-        self.says(iin, blocks)
+        self.says(iin, blocks, readable=function not in self.unreadable)
         return Reply(iin, blocks, 1)
 
-    def says(self, iin: Iin, blocks: Sequence[Block] = (), *, unsolicited: bool = False) -> None:
-        self.master.saw(Fragment(1, iin, Decoded(blocks), unsolicited=unsolicited), self.problem)
+    def says(
+        self, iin: Iin, blocks: Sequence[Block] = (), *, unsolicited: bool = False, readable: bool = False
+    ) -> None:
+        problem = "" if readable else self.problem
+        self.master.saw(Fragment(1, iin, Decoded(blocks), unsolicited=unsolicited), problem)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -310,11 +315,21 @@ async def test_what_could_not_be_read_of_a_response_is_said() -> None:
         one.problem = ""
         one.says(Iin(0), unsolicited=True)
         assert len(one.heard.states) == 2  # said until everything was read again
-        one.says(Iin.EVENT_BUFFER_OVERFLOW)
+        assert one.heard.losses == [(1, "unreadable-response")]
         await one.until_asked((ENABLE, CLASSES), (READ, INTEGRITY))
         async with asyncio.timeout(20):
             while one.heard.states[-1] != (DeviceState.ONLINE, ""):
                 await asyncio.sleep(0)
+
+
+async def test_what_an_integrity_poll_cannot_read_either_is_said_and_not_read_for_ever() -> None:
+    one = Outstation(device(polls=NEVER))
+    one.problem = "group 87 variation 1 is not known"
+    one.unreadable = {READ}
+    async with running(one):
+        await one.until_asked((DISABLE, CLASSES), (READ, INTEGRITY), (ENABLE, CLASSES))
+    assert one.heard.states[-1][0] is DeviceState.DEGRADED
+    assert one.heard.losses == [(1, "unreadable-response")]
 
 
 async def test_points_with_a_rate_of_their_own_are_read_at_once_and_then_at_it() -> None:
