@@ -69,8 +69,9 @@ def of_error(op: str, received_ns: int, error: Exception) -> Result:
         case NotVerified() | NotSafe():
             return result(op, received_ns, "failed", code=error.code, message=str(error), data=error.data)
         case DriverError(written=written) if written:
-            data: Mapping[str, Any] = {"values": written}
-            return result(op, received_ns, "failed", code="partial", message=str(error), data=data)
+            # What was written and then not seen to have effect was written whole.
+            code = error.code if error.code == "verify-mismatch" else "partial"
+            return result(op, received_ns, "failed", code=code, message=str(error), data={"values": written})
         case DriverError():
             return result(op, received_ns, "failed", code=error.code, message=str(error))
     message = f"internal error: {type(error).__name__}: {error}"
