@@ -93,5 +93,7 @@ def test_a_broken_order_is_found_per_source_and_address() -> None:
     assert len(proof.wrong_order([event(2), event(1)])) == 1
     assert len(proof.wrong_order([event(1, epoch=2), event(2)])) == 1
     assert len(proof.wrong_order([event(2), event(1, epoch=2)])) == 1
+    assert len(proof.wrong_order([event(2, priority=7), event(1, priority=7)])) == 1
+    assert proof.wrong_order([event(2, priority=7), event(1), event(3)]) == []  # overtaken, as it should be
     elsewhere = event(1, address="hil.availability"), event(1, source="/benches/rig/devices/right")
     assert proof.wrong_order([event(2), *elsewhere]) == []

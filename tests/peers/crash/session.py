@@ -267,6 +267,7 @@ def _heard(event: Mapping[str, Any]) -> proof.Heard:
         sequence=int(event["sequence"]),
         correlation_id=event.get("correlation_id"),
         body=event["body"],
+        priority=int(event["priority"]),
     )
 
 
