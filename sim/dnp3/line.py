@@ -50,10 +50,6 @@ class Line:
             for session in self._sessions:
                 session.closed()
 
-    def drop(self) -> None:
-        """For tests: closes the connection; the next is welcome."""
-        self._hang_up()
-
     def cut(self) -> None:
         """For tests: closes the connection and every new one until `restore`; serial lines stay open."""
         self._is_cut = True

@@ -13,7 +13,6 @@ from sim.dnp3.points import Database, SimulatedPoint
 
 _STATIC: Final[dict[int, PointType]] = {group: kind for kind, group in STATIC_GROUP.items()}
 _EVENT: Final[dict[int, PointType]] = {group: kind for kind, group in EVENT_GROUP.items()}
-_CLASS_GROUP: Final = 60
 _TIME: Final = (50, 1)
 _ALL: Final = QualifierCode.ALL_OBJECTS
 _COUNTS: Final = (QualifierCode.UINT8_COUNT, QualifierCode.UINT16_COUNT)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from py1815.application import FunctionCode, ObjectHeader, RequestError, parse_header_list
 from py1815.control import CommandStatus
 
-from protocols.dnp3.objects import Iin
+from protocols.dnp3.objects import STATIC_GROUP, Iin
 from sim.dnp3 import controls
 from sim.dnp3.encoder import Part, count_of_one
 from sim.dnp3.outstation import SimulatedOutstation
@@ -19,9 +19,7 @@ RESPONSE_HEADER: Final = 4
 RESTART_MS: Final[Mapping[int, int]] = {FunctionCode.COLD_RESTART: 500, FunctionCode.WARM_RESTART: 100}
 """How long an outstation is away after each kind of restart."""
 
-_CLASS_GROUP: Final = 60
-_COUNTER_GROUPS: Final = (20,)
-_RESTART_BIT: Final = 7
+_COUNTERS: Final = STATIC_GROUP["counter"]
 _TIME_OBJECT: Final = 6
 _FINE_DELAY: Final = (52, 2)
 """Time delay in milliseconds."""
@@ -115,7 +113,7 @@ def _echo(request: _Request, named: Sequence[controls.Control], statuses: Sequen
 def _freeze(outstation: SimulatedOutstation, request: _Request) -> Answer:
     clear = request.function in (FunctionCode.FREEZE_CLEAR, FunctionCode.FREEZE_CLEAR_NR)
     headers = parse_header_list(request.body)
-    if any(header.group not in _COUNTER_GROUPS for header in headers):
+    if any(header.group != _COUNTERS for header in headers):
         return Answer(iin=Iin.OBJECT_UNKNOWN)
     iin = Iin(0) if headers else Iin.PARAMETER_ERROR
     for header in headers:
