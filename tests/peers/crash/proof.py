@@ -117,7 +117,7 @@ def wrong_sequences(heard: Sequence[Heard]) -> list[str]:
 def wrong_order(heard: Sequence[Heard]) -> list[str]:
     """Per source, address and priority, events first appear in the order of epoch and sequence.
 
-    A safety event (priority 7) may overtake a loss (4) at the same address: a broker may hand on what waits by
+    A safety event (priority 7) may overtake a loss (4) at one address: a broker may hand on what waits by
     priority (AMQP 1.0 part 3, section 3.2.1).
     """
     events = [one for one in first_appearances(heard) if one.kind != RESULT]
