@@ -83,11 +83,15 @@ async def test_what_was_not_stored_when_the_connection_ended_is_confirmed_when_i
             with pytest.raises(DriverError):
                 await heard.run
         assert not far.confirmed
-        heard.stored.set()
         await driver.connect()
         async with running(driver, heard):
+            await until(lambda: heard.asked == 2)
+            heard.stored.set()
             await until(lambda: not far.events)
     assert values(heard) == [7]
+    assert not [
+        of_a_report for _, of_a_report in far.confirmed if of_a_report
+    ]  # the outstation may use its number again
 
 
 async def test_reports_that_do_not_wait_for_their_confirmation_are_not_all_remembered() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from dnp3_rig import (
     EVENTS_ONLY,
+    INTEGRITY,
     MASTER,
     NOON,
     OUTSTATION,
@@ -302,16 +303,24 @@ async def test_objects_that_cannot_be_read_are_said_and_the_others_go_on(rubbish
 
 
 @pytest.mark.parametrize("rubbish", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_reports_that_cannot_be_read_are_said(rubbish: bytes) -> None:
+async def test_reports_that_cannot_be_read_are_a_loss_and_everything_is_read_again(rubbish: bytes) -> None:
     far = FarEnd()
     async with outstations(far) as place, connected(place.connection) as driver, running(driver) as heard:
         await started(far)
         far.report(analog_event(0, 7, NOON) + rubbish)
-        await heard.until(lambda: heard.states[-1][0] is DeviceState.DEGRADED)
+        await until(lambda: far.bodies(READ).count(INTEGRITY) == 2)
         far.report(analog_event(0, 8, NOON + 1))
+        await until(lambda: len(far.confirmed) == 2)
         await heard.until(lambda: heard.states[-1] == (DeviceState.ONLINE, ""))
-        assert [value for _, value in told(heard.samples, "current")] == [100, 7, 8]
         assert (await driver.read(list(RIGHT))).values == RIGHT
+    assert [value for ms, value in told(heard.samples, "current") if ms <= NOON + 1] == [7, 8]
+    assert heard.losses == [(1, "unreadable-response")]
+    assert [state for state, _ in heard.states] == [
+        DeviceState.ONLINE,
+        DeviceState.DEGRADED,
+        DeviceState.ONLINE,
+    ]
+    assert heard.states[1][1]
 
 
 async def test_fragments_that_are_no_responses_are_dropped() -> None:
