@@ -117,7 +117,8 @@ class Device:
         while True:
             self._linked_at = None
             try:
-                await self._live()
+                # In a task of its own: a task group that fails may leave its task marked as cancelled.
+                await asyncio.create_task(self._live(), name=f"{self.name}: link")
             except DriverError as error:
                 self._lost(str(error))
             except Exception as error:  # noqa: BLE001  # reported as this device's state

@@ -241,6 +241,25 @@ async def test_a_link_that_goes_as_the_agent_stops_does_not_keep_the_device_aliv
     assert (driver.attempts, driver.closed) == (1, 1)
 
 
+async def test_a_task_of_a_driver_that_fails_ends_the_link_and_not_the_device() -> None:
+    """Python 3.11 leaves the mark of a cancellation on the task whose group a child has failed."""
+
+    async def run(sink: Sink) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(lose(sink))
+                group.create_task(asyncio.Event().wait())
+        except* DriverError:
+            pass
+        raise DriverError("disconnected", "cable pulled")
+
+    driver = ScriptedDriver([None], [run, run, forever])
+    bench = Bench(driver)
+    async with bench.supervised():
+        await bench.until(DeviceState.OFFLINE, DeviceState.ONLINE, DeviceState.OFFLINE, DeviceState.ONLINE)
+    assert driver.attempts == 3
+
+
 async def test_a_disabled_device_is_left_alone() -> None:
     driver = ScriptedDriver([None], [forever])
     bench = Bench(driver, enabled=False)
