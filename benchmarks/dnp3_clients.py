@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 POINTS = 1000
-POLLS = 200
+POLLS = 100
 WARM_UP = 20
-OPERATES = 300
+OPERATES = 200
 OUTSTATION, MASTER = 10, 1
 LAMP = 0
 """The binary output that is operated."""
@@ -189,6 +189,11 @@ def main() -> None:
     client, port = sys.argv[1], int(sys.argv[2])
     if client == "hilgate":
         asyncio.run(_hilgate(port))
+    elif client == "hilgate-uvloop":
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_hilgate(port))
     else:
         _opendnp3(port, client == "opendnp3")
 
