@@ -45,6 +45,7 @@ devices:
         requires: {{switch: "off"}}
     sim:
       breaker: true
+      {follows}
       switch: "off"
       energy: 4711
     simulation: {{local: local, need_time: {need_time}, event_buffer: {buffer}}}
@@ -78,14 +79,17 @@ class Bay:
 
 
 @contextlib.asynccontextmanager
-async def bay(folder: Path, clock: Clock, need_time: str = "true", buffer: int = 1000) -> AsyncIterator[Bay]:
-    """Runs the outstation."""
+async def bay(
+    folder: Path, clock: Clock, need_time: str = "true", buffer: int = 1000, position: str = ""
+) -> AsyncIterator[Bay]:
+    """Runs the outstation; `position` is what the breaker's position stays at, else it follows the breaker."""
+    follows = f"position: {position}" if position else ""
     path = folder / "served.yaml"
-    path.write_text(PROFILE.format(port=20000, need_time=need_time, buffer=buffer))
+    path.write_text(PROFILE.format(port=20000, need_time=need_time, buffer=buffer, follows=follows))
     devices: Any = load_profile(path, {}).devices
     async with serving(devices, now=clock) as served:
         port = served.devices["bay"].connection.port
-        text = PROFILE.format(port=port, need_time=need_time, buffer=buffer)
+        text = PROFILE.format(port=port, need_time=need_time, buffer=buffer, follows=follows)
         yield Bay(served.devices["bay"], served.outstations["bay"], served.lines["bay"], text)
 
 
@@ -158,6 +162,20 @@ async def test_local_control_refuses_and_says_so(
             assert rig.operated == []
             status = await call(one, "status")
             assert "local-control" in status["data"]["iin"]
+
+
+async def test_a_breaker_that_does_not_follow_is_said(
+    broker: Broker, run_agent: RunAgent, clock: Clock, tmp_path: Path
+) -> None:
+    async with bay(tmp_path, clock, position='"on"') as rig, desk(broker.url, "rig") as one:
+        profile = rig.profile.replace("within: 10s", "within: 300ms")
+        async with run_agent(profile, broker.url, sil=False):
+            await one.until_state("available")
+            stuck = await one.ask(**write(False))
+            assert (stuck["status"], stuck["code"]) == ("failed", "verify-mismatch")
+            assert "position shows on, not false" in stuck["message"]
+            assert stuck["data"]["values"] == {"breaker": False}
+            assert rig.operated == ["trip"]
 
 
 async def test_calls_poll_and_freeze(
