@@ -2,6 +2,7 @@
 
 import pytest
 from dnp3_rig import (
+    DISABLE,
     MASTER,
     NOON,
     OUTSTATION,
@@ -163,6 +164,12 @@ async def test_half_a_fragment_before_the_connection_ended_is_not_finished_on_th
     far = FarEnd()
     events = b"".join(analog_event(0, n, NOON + n) for n in range(30))
     first, last = far.frames(b"\xf0\x82\x00\x00" + events)
+
+    async def the_rest(asked: Asked) -> bool:
+        if asked.function == DISABLE:
+            far.write(last)
+        return False
+
     async with outstations(far) as place, connected(place.connection) as driver:
         async with running(driver) as heard:
             await started(far)
@@ -171,9 +178,9 @@ async def test_half_a_fragment_before_the_connection_ended_is_not_finished_on_th
             far.line.hang_up()
             with pytest.raises(DriverError):
                 await heard.run
+        far.twist = the_rest
         await driver.connect()
         async with running(driver) as heard:
-            far.write(last)
             await driver.read(list(RIGHT))
             assert not [value for ms, value in told(heard.samples, "current") if ms < NOON + 30]
     assert not far.confirmed
