@@ -82,7 +82,7 @@ class Bay:
 async def bay(
     folder: Path, clock: Clock, need_time: str = "true", buffer: int = 1000, position: str = ""
 ) -> AsyncIterator[Bay]:
-    """Runs the outstation; `position` is what the breaker's position stays at, else it follows the breaker."""
+    """Runs the outstation; `position`: what the breaker's position stays at, else it follows the breaker."""
     follows = f"position: {position}" if position else ""
     path = folder / "served.yaml"
     path.write_text(PROFILE.format(port=20000, need_time=need_time, buffer=buffer, follows=follows))
