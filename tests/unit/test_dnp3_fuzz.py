@@ -219,7 +219,7 @@ async def withstand(attacks: Sequence[Attack], chunk: int) -> None:
     assert not failures
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ATTACKS, min_size=1, max_size=8), st.sampled_from((1, 7, 100, 4096)))
 def test_no_octets_raise_past_the_driver_or_keep_it_from_the_right_ones(
     attacks: list[Attack], chunk: int
