@@ -18,7 +18,7 @@ from protocols.dnp3.station import Station
 
 _READ = 0x01
 _HELD = 10_000
-"""Samples that are kept from events that come before `run` or after it: they were confirmed."""
+"""Samples of events that came before `run`, kept for it: they are confirmed once it has them."""
 
 
 class Dnp3Driver:
