@@ -11,8 +11,6 @@ from protocols.dnp3.objects import INDICES, STATIC_GROUP
 from protocols.dnp3.point import Dnp3Point
 
 _CLASS_HEADER = {1: b"\x3c\x02\x06", 2: b"\x3c\x03\x06", 3: b"\x3c\x04\x06", 0: b"\x3c\x01\x06"}
-_GAP = 8
-"""Indices that may be read over to save an object header."""
 _ROOM = 2000
 """Octets of headers in one request; outstations take fragments of 2,048 octets as a rule."""
 
@@ -53,12 +51,13 @@ def class_headers(classes: Iterable[int]) -> bytes:
 def ranges_of(points: Iterable[Dnp3Point]) -> list[Range]:
     """The object headers that read these points, with the variations that the profile asks for.
 
-    They fit in one request: of points that are very many and far apart, more is read over.
+    A header has neighbours only: outstations may refuse to read indices that they do not have. The headers
+    fit in one request, though: of points that are very many and far apart, others between are read over.
     """
     wanted: dict[tuple[int, int], list[Dnp3Point]] = {}
     for point in sorted(points, key=lambda one: one.index):
         wanted.setdefault((STATIC_GROUP[point.type], point.variation or 0), []).append(point)
-    gap = _GAP
+    gap = 1
     while True:
         ranges = [
             _range(group, variation, members)
