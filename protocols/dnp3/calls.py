@@ -18,7 +18,6 @@ from protocols.dnp3.controls import Code, Control, relay, setpoint
 from protocols.dnp3.fragment import Block, NotSent, Outstation, Reply
 from protocols.dnp3.objects import (
     DOUBLE_BIT,
-    FLAG_NAMES,
     INDICES,
     LAYOUTS,
     STATIC_GROUP,
@@ -29,6 +28,7 @@ from protocols.dnp3.objects import (
 from protocols.dnp3.operate import carry_out as operate
 from protocols.dnp3.plan import Range, class_headers
 from protocols.dnp3.point import Mode
+from protocols.dnp3.readings import names_of
 from protocols.dnp3.refusals import accepted
 from protocols.dnp3.timesync import delay_ms, synchronise
 from protocols.timestamps import rfc3339
@@ -201,7 +201,7 @@ def _described(blocks: Sequence[Block]) -> Iterator[dict[str, Any]]:
                 one["index"] = block.indices[place]
             one["value"] = _json(DOUBLE_BIT[value] if kind == "double_bit_input" else value)
             if block.flags is not None and kind is not None:
-                one["flags"] = [name for bit, name in FLAG_NAMES[kind].items() if block.flags[place] & bit]
+                one["flags"] = names_of(kind, block.flags[place])
             if block.times is not None:
                 one["time"] = rfc3339(block.times[place] * 1_000_000)
                 if not block.synchronised:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from protocols.base import DeviceConfig, Name
-from protocols.dnp3.objects import FLAG_NAMES, FlagName
+from protocols.dnp3.objects import FlagName
 from protocols.dnp3.point import Dnp3Point
 from protocols.mistakes import Wrong, raise_all
 from protocols.units import Duration
@@ -202,8 +202,3 @@ def _comparable(control: Dnp3Point, shown: Dnp3Point) -> bool:
     if control.type == "binary_output":
         return shown.kind == "boolean" or shown.type == "double_bit_input"
     return shown.kind in ("number", "integer")
-
-
-def flag_names(point: Dnp3Point, flags: int) -> list[FlagName]:
-    """The names of the quality flags that are set, lowest bit first."""
-    return [name for bit, name in FLAG_NAMES[point.type].items() if flags & bit]
