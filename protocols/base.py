@@ -71,7 +71,8 @@ class DriverError(Exception):
     """The device was asked and said no, or did not answer: a `failed` result.
 
     `code` is one of the wire's `failed` codes; the text is one sentence a person can act on. `written`
-    holds what a write had already carried out when it failed.
+    holds what a write had already carried out when it failed, `unverified` those points of it that the
+    device does not show to have followed (`verify-mismatch`).
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class DriverError(Exception):
         code: Literal["device-error", "timeout", "disconnected", "verify-mismatch"],
         message: str,
         written: Mapping[str, Value] | None = None,
+        unverified: Collection[str] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
         self.written: Mapping[str, Value] = written or {}
+        self.unverified = unverified
 
     @property
     def quality(self) -> Quality:

@@ -78,6 +78,8 @@ class _Attempt:
         self._points = config.points
         self._late = f"within {limit:.2g} s"
         self._written: dict[str, Value] = {}
+        self._unverified: set[str] = set()
+        """Written, and the driver has found that the field did not follow, whatever they read back as."""
         self.outcomes = {outcome.point: outcome for outcome in unreached(config, f"no answer {self._late}")}
 
     async def write(self) -> None:
@@ -92,13 +94,16 @@ class _Attempt:
             written = (await self._device.write({name: self.outcomes[name].value for name in names})).values
         except DriverError as error:
             written, failure = error.written, str(error)
+            self._unverified.update(error.unverified)
         except Exception as error:  # noqa: BLE001  # a driver's fault must not keep the rest from being made safe
             written, failure = {}, f"internal error in the driver: {type(error).__name__}: {error}"
         self._written |= written
         for name in names:
             outcome = self.outcomes[name]
             outcome.reached, outcome.reason = name in written, failure
-            if outcome.reached:
+            if name in self._unverified:
+                outcome.verified = False
+            elif outcome.reached:
                 self._judge(outcome, f"not read back {self._late}")
 
     def _judge(self, outcome: PointOutcome, differs: str) -> None:
@@ -109,7 +114,11 @@ class _Attempt:
 
     async def verify(self) -> None:
         """Reads back what was written and can be read, until it is so or the time is over."""
-        written = {name: value for name, value in self._written.items() if self._points[name].readable}
+        written = {
+            name: value
+            for name, value in self._written.items()
+            if self._points[name].readable and name not in self._unverified
+        }
         while written:
             differs = await self._differing(written)
             for name in written:

@@ -156,7 +156,8 @@ async def _verify(points: Sequence[Dnp3Point], written: Mapping[str, Value], rea
         passed = now() - began
         if late := [name for name, one in waiting.items() if one.within <= passed]:
             texts = (f"{name}: {shown[name]} after {waiting[name].within:g} s" for name in late)
-            raise DriverError("verify-mismatch", f"the field did not follow: {'; '.join(texts)}", written)
+            text = f"the field did not follow: {'; '.join(texts)}"
+            raise DriverError("verify-mismatch", text, written, list(waiting))
         await asyncio.sleep(min(period, *(one.within - passed for one in waiting.values())))
 
 

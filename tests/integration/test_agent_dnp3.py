@@ -164,7 +164,7 @@ async def test_local_control_refuses_and_says_so(
             assert "local-control" in status["data"]["iin"]
 
 
-async def test_a_breaker_that_does_not_follow_is_said(
+async def test_a_breaker_that_does_not_follow_is_said_and_not_taken_for_safe(
     broker: Broker, run_agent: RunAgent, clock: Clock, tmp_path: Path
 ) -> None:
     async with bay(tmp_path, clock, position='"on"') as rig, desk(broker.url, "rig") as one:
@@ -176,6 +176,13 @@ async def test_a_breaker_that_does_not_follow_is_said(
             assert "position shows on, not false" in stuck["message"]
             assert stuck["data"]["values"] == {"breaker": False}
             assert rig.operated == ["trip"]
+            safe = await one.ask("safe")
+            (point,) = safe["data"]["points"]
+            assert (safe["status"], safe["data"]["safe"]) == ("failed", False)
+            assert (point["reached"], point["verified"]) == (True, False)
+            assert "position shows on, not false" in point["reason"]
+            assert rig.operated == ["trip", "trip"]
+            await one.until_state("fault")
 
 
 async def test_calls_poll_and_freeze(
