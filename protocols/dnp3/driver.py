@@ -17,6 +17,8 @@ from protocols.dnp3.readings import Readings
 from protocols.dnp3.station import Station
 
 _READ = 0x01
+_LATE_S = 1.0
+"""Seconds after which the outstation may wait for a confirmation no more, and send the events again."""
 _HELD = 10_000
 """Samples of events that came before `run`, kept for it: they are confirmed once it has them."""
 
@@ -86,9 +88,13 @@ class Dnp3Driver:
 
     async def _kept(self) -> None:
         """Returns when the outstation may forget the events that were taken: they are in the store."""
+        now = asyncio.get_running_loop().time
+        began = now()
         while self._sink is None:
             await self._runs.wait()
         await self._sink.kept()
+        if now() - began > _LATE_S:
+            self._readings.connection_lost()
 
     def _take(self, fragment: Fragment) -> None:
         """Takes a response fragment."""

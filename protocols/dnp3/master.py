@@ -102,7 +102,9 @@ class Master:
             self._add(Task.CLEAR_RESTART, Task.INTEGRITY)
             if self._device.unsolicited:  # a restart forgets what was enabled
                 self._add(Task.ENABLE_UNSOLICITED)
-        if iin & Iin.NEED_TIME and self._device.time_sync != "never" and _now() >= self._time_again:
+        if not iin & Iin.NEED_TIME:  # what set its clock meanwhile need not have been us
+            self._judge("time", "")
+        elif self._device.time_sync != "never" and _now() >= self._time_again:
             self._add(Task.TIME_SYNC)
         if iin & Iin.EVENT_BUFFER_OVERFLOW and not self._overflowed:
             self._overflows += 1
@@ -148,12 +150,18 @@ class Master:
     async def begin(self) -> None:
         """The first request: that nothing is reported unasked until everything was read once.
 
-        An outstation without unsolicited responses refuses it, which is as good.
+        An outstation without unsolicited responses refuses it, which is as good. It is asked twice at most:
+        one that has just reported something may pass over what crossed its report.
 
         Raises:
             DriverError: the outstation does not answer.
         """
-        await self._outstation.ask(_DISABLE, class_headers((1, 2, 3)))
+        try:
+            await self._outstation.ask(_DISABLE, class_headers((1, 2, 3)))
+        except DriverError as error:
+            if error.code != "timeout":
+                raise
+            await self._outstation.ask(_DISABLE, class_headers((1, 2, 3)))
 
     async def run(self, sink: Sink) -> None:
         """Does what is to be done and polls, until cancelled.

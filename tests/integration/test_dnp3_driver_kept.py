@@ -17,6 +17,7 @@ from scripted import Heard, running
 from waiting import until
 
 from protocols.base import DeviceState, DriverError
+from protocols.dnp3 import driver as driver_module
 
 
 class Slow(Heard):
@@ -109,3 +110,19 @@ async def test_reports_that_do_not_wait_for_their_confirmation_are_not_all_remem
         far.report(analog_event(0, 1000, NOON + 1000))
         await until(lambda: 1000 in values(heard))
     assert values(heard) == list(range(1001))
+
+
+async def test_events_without_time_that_come_again_after_a_late_confirmation_are_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(driver_module, "_LATE_S", 0.0)
+    far, heard = FarEnd(), Slow()
+    async with outstations(far) as place, connected(place.connection) as driver, running(driver, heard):
+        await started(far)
+        first = far.report(analog_event(0, 7) + analog_event(0, 8))
+        await until(lambda: heard.asked)
+        heard.stored.set()
+        await far.until_confirmed(first, unsolicited=True)
+        again = far.report(analog_event(0, 7) + analog_event(0, 8) + analog_event(0, 9))
+        await far.until_confirmed(again, unsolicited=True)
+    assert [sample.values["current"] for sample in heard.samples if len(sample.values) == 1] == [7, 8, 9]

@@ -195,6 +195,18 @@ async def test_a_clock_that_cannot_be_set_is_said() -> None:
     assert "clock could not be set" in reason
 
 
+async def test_a_clock_that_was_set_by_somebody_else_is_no_trouble_any_more() -> None:
+    one = Outstation(device(polls={**NEVER, "class_1": 0.01}))
+    refused = Iin.NEED_TIME | Iin.FUNCTION_NOT_SUPPORTED
+    one.iin = lambda function, body: refused if function == RECORD_TIME else Iin.NEED_TIME
+    async with running(one):
+        await one.until(lambda: one.asked.count((READ, b"\x3c\x02\x06")) == 2)
+        assert one.heard.states[-1][0] is DeviceState.DEGRADED
+        one.iin = lambda function, body: Iin(0)
+        await one.until(lambda: one.asked.count((READ, b"\x3c\x02\x06")) == 5)
+    assert one.heard.states[-1][0] is DeviceState.ONLINE
+
+
 async def test_an_overflow_is_said_once_and_makes_an_integrity_poll() -> None:
     async with running(Outstation(device(polls=NEVER))) as one:
         await one.until_asked((ENABLE, CLASSES))
@@ -347,6 +359,7 @@ async def test_an_outstation_that_does_not_answer_is_not_connected() -> None:
     one.silent.add(DISABLE)
     with pytest.raises(DriverError, match="did not answer"):
         await one.master.begin()
+    assert one.asked == [(DISABLE, CLASSES)] * 2
 
 
 async def test_a_lost_connection_ends_it() -> None:
