@@ -120,15 +120,13 @@ class Station:
     async def _ask(self, function: int, body: bytes, responds: bool, report: bool) -> Reply:
         code, sequence = FunctionCode(function), self._sequence
         octets = build_request(code, sequence=sequence, body=body)
-        if not responds:
-            self._transmit(octets)
-            self._sequence = (sequence + 1) % SEQUENCE_MODULUS
-            now_ns = time.time_ns()
-            return Reply(Iin(0), (), now_ns, sent_ns=now_ns)
-        request = Request(octets, sequence, self._retries if code is FunctionCode.READ else 0, report)
         self._transmit(octets)
-        request.sent_ns = time.time_ns()
+        sent_ns = time.time_ns()
         self._sequence = (sequence + 1) % SEQUENCE_MODULUS
+        if not responds:
+            return Reply(Iin(0), (), sent_ns, sent_ns=sent_ns)
+        request = Request(octets, sequence, self._retries if code is FunctionCode.READ else 0, report)
+        request.sent_ns = sent_ns
         self._request = request
         self._extend()
         self._timer = self._loop.call_at(self._deadline, self._overdue)
@@ -366,7 +364,10 @@ class Station:
         if response.control.con and events and self.kept is not None:
             if len(self._confirming) >= _MOST_CONFIRMING:
                 return self._drop("confirmation left out")  # the outstation sends the events again
-            if request is not None:
+            if request is not None and request.octets[1] != FunctionCode.READ:
+                self._go_on(request, response.control, fragment.time_ns)
+                request = None  # nothing is stored before a first request was answered: never wait for that
+            elif request is not None:
                 request.storing = True
             task = self._loop.create_task(self._confirm_kept(self.kept, response, fragment, request))
             self._confirming.add(task)

@@ -5,6 +5,7 @@ import asyncio
 from dnp3_wire import BINARY_1_ON, Wire, confirmation
 
 READ = 1
+DISABLE_UNSOLICITED = 0x15
 CLASS_1 = b"\x3c\x02\x06"
 EVENT = b"\x02\x01\x17\x01\x05\x81"
 """Group 2 variation 1, index 5: online and on."""
@@ -91,3 +92,16 @@ async def test_a_request_that_was_given_up_meanwhile_is_not_confirmed() -> None:
     store.keeps()
     await settled()
     assert len(wire.sent) == 1
+
+
+async def test_events_in_the_answer_to_what_is_no_read_do_not_hold_it_up() -> None:
+    wire = Wire()
+    store = Store(wire)
+    task = asyncio.create_task(wire.station.ask(DISABLE_UNSOLICITED, CLASS_1))
+    await wire.asked(1)
+    wire.say(0, EVENT, con=True)
+    await asyncio.wait_for(task, 10)
+    assert len(wire.sent) == 1
+    store.keeps()
+    await settled()
+    assert wire.sent[1:] == [confirmation(0)]
