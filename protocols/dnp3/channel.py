@@ -92,8 +92,10 @@ class Channel:
             finally:
                 transport.abort()
 
-    async def open(self, connect_timeout: float) -> None:
+    async def open(self, connect_timeout: float, *, for_ever: bool = False) -> None:
         """Opens the channel, if it is not open already; a listening end waits to be called.
+
+        `for_ever`: it waits without limit.
 
         Raises:
             DriverError: it cannot be opened; the text says why.
@@ -112,7 +114,7 @@ class Channel:
             if self._server is None:
                 self._server = await listen(host, port, lambda: _Link(self), tls)
         try:
-            async with asyncio.timeout(connect_timeout):
+            async with asyncio.timeout(None if for_ever else connect_timeout):
                 await self._called.wait()
         except TimeoutError:
             text = f"the outstation has not called {self.name} in {format_duration(connect_timeout)}"

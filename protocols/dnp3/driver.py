@@ -37,6 +37,7 @@ class Dnp3Driver:
         self._runs = asyncio.Event()
         self._held: list[Sample] = []
         self._unheld = 0
+        self._said_uncalled = False
 
     def _linked(self) -> tuple[Station, Master]:
         if self._station is None or self._master is None:
@@ -48,6 +49,8 @@ class Dnp3Driver:
     async def connect(self) -> None:
         """Opens the channel, unless another outstation's driver has, and sees whether this one answers.
 
+        A listening end that nobody called in time says so, and at the next attempt waits until it is called.
+
         Raises:
             DriverError: the channel cannot be opened, or the outstation does not answer.
         """
@@ -56,7 +59,13 @@ class Dnp3Driver:
             self._station = join(device, self._shared)
             self._station.deliver = self._take
             self._station.kept = self._kept
-        await self._station.channel.open(device.connect_timeout)
+        # Said once: a channel that was closed until the next attempt would turn callers away.
+        for_ever, self._said_uncalled = self._said_uncalled, False
+        try:
+            await self._station.channel.open(device.connect_timeout, for_ever=for_ever)
+        except DriverError as error:
+            self._said_uncalled = error.code == "timeout"
+            raise
         self._readings.connection_lost()
         self._master = Master(device, self._station, self._readings.connection_lost)
         await self._master.begin()

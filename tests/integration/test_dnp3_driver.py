@@ -258,6 +258,21 @@ async def test_a_master_that_nobody_calls_says_so() -> None:
     assert failed.value.code == "timeout"
 
 
+async def test_a_master_that_nobody_called_goes_on_listening() -> None:
+    far, port = FarEnd(), free_port()
+    listening = {"transport": "tcp", "host": "127.0.0.1", "port": port, "role": "listen"}
+    driver = Dnp3Driver(device(listening, connect_timeout="50ms"), {})
+    with pytest.raises(DriverError, match="called"):
+        await driver.connect()
+    await driver.close()
+    connecting = asyncio.create_task(driver.connect())
+    done, _ = await asyncio.wait([connecting], timeout=0.5)
+    assert not done
+    async with alive([far]), calling(far, port):
+        await connecting
+        await driver.close()
+
+
 async def test_callers_from_elsewhere_are_turned_away() -> None:
     far, port = FarEnd(), free_port()
     listening = {"transport": "tcp", "host": "127.0.0.1", "port": port, "role": "listen"}
