@@ -34,6 +34,11 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._channel.received(self, data)
 
+    def pause_writing(self) -> None:
+        # Requests and confirmations are small: so much is unsent only where replies to a flood are not read.
+        # Later, because this is called from within `write`.
+        asyncio.get_running_loop().call_soon(self._channel.unread, self)
+
     def connection_lost(self, exc: Exception | None) -> None:
         reason = f"the connection was lost: {exc}" if exc else "the outstation closed the connection"
         self._channel.gone(self, reason)
@@ -218,6 +223,11 @@ class Channel:
         for station in self.stations.values():
             station.disconnected(self._why_closed)
         self._lost.set_result(self._why_closed)
+
+    def unread(self, link: _Link) -> None:
+        """Gives a connection up whose peer sends and does not read: what waits for it would grow for ever."""
+        if link is self._link:
+            self._drop("the outstation does not read what is sent to it")
 
     def _drop(self, reason: str) -> None:
         link = self._link

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from dnp3_far_end import calls, joined, listening, silent
 from dnp3_rig import DIRECT, INTEGRITY, READ, FarEnd, device, outstations
+from py1815 import link
 from waiting import until
 
 from protocols.base import DriverError
@@ -176,6 +177,27 @@ async def test_listening_that_is_cancelled_leaves_nothing_open() -> None:
         await part(station, shared)
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", connection["port"])
+
+
+async def test_who_sends_and_never_reads_loses_the_line_before_the_memory_is_full() -> None:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.setblocking(False)
+        place = {"transport": "tcp", "host": "127.0.0.1", "port": server.getsockname()[1]}
+        far, loop = FarEnd(), asyncio.get_running_loop()
+        control = link.control_byte(
+            from_master=False, primary=True, function=link.PrimaryFunction.REQUEST_LINK_STATUS
+        )
+        flood = link.build(control, far.master, far.address) * 1000
+        async with joined(place) as station:
+            await station.channel.open(5)
+            peer, _ = await loop.sock_accept(server)
+            with peer, contextlib.suppress(ConnectionError):
+                while station.channel.is_open:
+                    await loop.sock_sendall(peer, flood)
+            assert "does not read what is sent to it" in await station.channel.lost()
 
 
 # A master that is called.
