@@ -35,7 +35,7 @@ _SILENT_POLLS = 2
 _TIME_AGAIN_S = 60.0
 """From one attempt to set the outstation's clock to the next, however often it asks."""
 _CLEARS = 3
-"""Restarts in a row, with no poll's answer between that says of none, that are taken for new ones."""
+"""Attempts to clear a restart, with no poll's answer between that says of none, after which it is left."""
 _UNREAD = "unread"
 _NAMED = 5
 """Points that a reason names; the rest are counted."""
@@ -73,6 +73,8 @@ class Master:
         self._todo: set[Task] = {Task.INTEGRITY}
         if device.unsolicited:
             self._todo.add(Task.ENABLE_UNSOLICITED)
+        self._later: set[Task] = set()
+        """What was not answered: it is tried again after the next poll that is."""
         self._wake = asyncio.Event()
         self._sink: Sink | None = None
         self._overflowed = False
@@ -215,10 +217,11 @@ class Master:
                 await self._set_time()
             case Task.CLEAR_RESTART:
                 reply = await self._tried(task, _WRITE, _CLEAR_RESTART)
-                self._clears += reply is not None
-                if reply is not None and (reply.iin & Iin.DEVICE_RESTART or self._clears > _CLEARS):
+                self._clears += 1
+                if self._clears > _CLEARS or (reply is not None and reply.iin & Iin.DEVICE_RESTART):
                     self._restart_stays = True  # else it would be cleared for ever
                     self._todo.discard(task)
+                    self._later.discard(task)
                     self._judge("restart", "the outstation does not let its restart indication be cleared")
             case Task.ENABLE_UNSOLICITED:
                 await self._tried(task, _ENABLE, class_headers(self._device.unsolicited))
@@ -232,9 +235,8 @@ class Master:
             if error.code == "disconnected":
                 raise
             self._silent(error, ())
-            self._todo.add(task)
-            if task is not Task.INTEGRITY:  # see whether it answers at all: else this would be asked for ever
-                self._todo.add(Task.INTEGRITY)
+            self._later.add(task)
+            self._todo.add(Task.INTEGRITY)  # see whether it answers at all: else this would be asked for ever
             return None
 
     async def _set_time(self) -> None:
@@ -298,6 +300,8 @@ class Master:
         if self._unanswered and not poll.integrity:
             self._todo.add(Task.INTEGRITY)  # values were said to be unknown: they are read again
         self._unanswered = 0
+        self._todo |= self._later
+        self._later.clear()
         if not reply.iin & Iin.DEVICE_RESTART:
             self._clears = 0
         self._judge("silence", "")

@@ -165,6 +165,18 @@ async def test_a_restart_that_cannot_be_cleared_is_said_and_not_tried_for_ever()
     assert "restart indication" in reason
 
 
+async def test_an_outstation_that_never_answers_the_clearing_of_its_restart_is_polled_all_the_same() -> None:
+    one = Outstation(device(polls={**NEVER, "class_1": 0.01}))
+    one.iin = lambda function, body: Iin.DEVICE_RESTART
+    one.silent.add(WRITE)
+    async with running(one):
+        await one.until(lambda: one.asked.count((READ, b"\x3c\x02\x06")) == 3)
+    functions = [function for function, _ in one.asked]
+    assert functions[:4] == [DISABLE, WRITE, READ, WRITE]
+    assert functions.count(WRITE) == 4
+    assert "restart indication" in one.heard.states[-1][1]
+
+
 async def test_an_outstation_that_needs_the_time_gets_it_but_not_at_every_answer() -> None:
     one = Outstation(device(polls={**NEVER, "class_1": 0.01}))
     one.iin = lambda function, body: Iin.NEED_TIME
