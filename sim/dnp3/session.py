@@ -175,6 +175,8 @@ class Session:
         if not (control.fir and control.fin) or function >= _RESPONSES:
             return
         if broadcast:
+            if function == FunctionCode.READ:
+                return  # nobody would get the events that it takes
             requests.answer(self.outstation, fragment)
             self._broadcast = Iin.BROADCAST
             self._restart_after(function)

@@ -75,6 +75,16 @@ def test_segments_out_of_order_are_no_request() -> None:
     assert master.fragments == []
 
 
+def test_a_read_by_broadcast_takes_no_events() -> None:
+    master = quiet()
+    name = next(name for name, one in master.outstation.device.points.items() if one.type == "binary_input")
+    master.outstation.set(name, True)
+    before = len(list(master.outstation.buffer.waiting()))
+    assert before
+    assert master.send(master.fragment(FunctionCode.READ, EVENTS), to=BROADCAST) == []
+    assert len(list(master.outstation.buffer.waiting())) == before
+
+
 def test_a_broadcast_is_carried_out_in_silence_and_shown_afterwards() -> None:
     master = quiet()
     assert master.send(master.fragment(FunctionCode.WRITE, CLEAR_RESTART), to=BROADCAST) == []
