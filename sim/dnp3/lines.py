@@ -5,20 +5,18 @@ import contextlib
 import os
 import socket
 import ssl
-import tempfile
 import time
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from protocols.dnp3.config import Dnp3Device, Serial, Tcp, Tls
 from sim.dnp3.line import Line
 from sim.dnp3.outstation import SimulatedOutstation
 from sim.dnp3.session import CONFIRM_TIMEOUT_S, Session
+from sim.tls import HOST, certificates
 
-_HOST: Final = "127.0.0.1"
 _AGAIN_S: Final = 0.2
 """After this an outstation that calls, and was not answered, calls again."""
 _UNREAD: Final = 65536
@@ -162,11 +160,11 @@ async def _listener(name: str, connection: Tcp | Tls, line: Line) -> AsyncIterat
         async with _connections() as connections:
             # Started inside `try`: create_server loses what it has opened if it is cancelled while it starts.
             server = await loop.create_server(
-                lambda: _Connection(line, connections), _HOST, 0, ssl=context, start_serving=False
+                lambda: _Connection(line, connections), HOST, 0, ssl=context, start_serving=False
             )
             try:
                 await server.start_serving()
-                yield {"host": _HOST, "port": server.sockets[0].getsockname()[1], **update}
+                yield {"host": HOST, "port": server.sockets[0].getsockname()[1], **update}
             finally:
                 server.close()
 
@@ -175,13 +173,13 @@ async def _listener(name: str, connection: Tcp | Tls, line: Line) -> AsyncIterat
 async def _calling(name: str, connection: Tcp | Tls, line: Line) -> AsyncIterator[Mapping[str, Any]]:
     """Calls the agent, again and again, at a port that was free a moment ago."""
     with socket.socket() as free:
-        free.bind((_HOST, 0))
+        free.bind((HOST, 0))
         port = free.getsockname()[1]
     with _security(name, connection) as (context, update):
         async with _connections() as connections:
             task = asyncio.create_task(_call(port, context, line, connections), name=f"{name} calls")
             try:
-                yield {"host": _HOST, "port": port, "accept_from": (), **update}
+                yield {"host": HOST, "port": port, "accept_from": (), **update}
             finally:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -193,7 +191,7 @@ async def _call(port: int, context: ssl.SSLContext | None, line: Line, connectio
     while True:
         with contextlib.suppress(OSError):  # nobody listens yet, or no more
             _, made = await loop.create_connection(
-                lambda: _Connection(line, connections), _HOST, port, ssl=context
+                lambda: _Connection(line, connections), HOST, port, ssl=context
             )
             await asyncio.shield(made.closed)
         await asyncio.sleep(_AGAIN_S)
@@ -201,29 +199,13 @@ async def _call(port: int, context: ssl.SSLContext | None, line: Line, connectio
 
 @contextmanager
 def _security(name: str, connection: Tcp | Tls) -> Iterator[tuple[ssl.SSLContext | None, Mapping[str, Any]]]:
-    """TLS with certificates made for the occasion; the agent gets one where its profile has one."""
+    """TLS where the profile has it; the agent gets a certificate where its profile has one."""
     if isinstance(connection, Tcp):
         yield None, {}
         return
-    try:
-        import trustme
-    except ImportError:
-        raise OSError(f"{name}: simulated TLS needs trustme; install hilgate[sil]") from None
-    authority = trustme.CA()
     calls = connection.role == "listen"
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if calls else ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("outstation.example" if calls else _HOST).configure_cert(context)
-    with tempfile.TemporaryDirectory(prefix="hilgate-") as folder:
-        ca, chain = Path(folder, "ca.pem"), Path(folder, "agent.pem")
-        authority.cert_pem.write_to_path(str(ca))
-        update: dict[str, Any] = {"ca": str(ca), "server_name": None, "cert": None, "key": None}
-        if calls or connection.cert is not None:
-            agent = authority.issue_cert(_HOST if calls else "agent.example")
-            agent.private_key_and_cert_chain_pem.write_to_path(str(chain))
-            authority.configure_trust(context)
-            context.verify_mode = ssl.CERT_REQUIRED
-            update["cert"] = str(chain)
-        yield context, update
+    with certificates(name, mutual=calls or connection.cert is not None, calls=calls) as made:
+        yield made
 
 
 @asynccontextmanager

@@ -3,18 +3,16 @@
 import asyncio
 import os
 import ssl
-import tempfile
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 from protocols.modbus.config import ModbusDevice
 from protocols.modbus.framing import Frame, FramingError, MbapFramer, RtuRequestFramer, mbap, rtu
 from sim.modbus.unit import SimulatedUnit
+from sim.tls import HOST, certificates
 
-_HOST = "127.0.0.1"
 _BROADCAST = 0
 _SILENCE = 0.05
 """Seconds: far above 3.5 characters at any baud rate, and above what a busy host may stretch a write to."""
@@ -153,14 +151,14 @@ async def _listener(device: ModbusDevice, units: Units) -> AsyncIterator[Mapping
         # Started inside `try`: create_server loses what it has opened if it is cancelled while it starts.
         server = await loop.create_server(
             lambda: _Connection(_Conversation(units, over_rtu), connections),
-            _HOST,
+            HOST,
             0,
             ssl=context,
             start_serving=False,
         )
         try:
             await server.start_serving()
-            yield {"host": _HOST, "port": server.sockets[0].getsockname()[1], **update}
+            yield {"host": HOST, "port": server.sockets[0].getsockname()[1], **update}
         finally:
             server.close()
             ends = [connection.closed for connection in connections]
@@ -171,27 +169,12 @@ async def _listener(device: ModbusDevice, units: Units) -> AsyncIterator[Mapping
 
 @contextmanager
 def _security(device: ModbusDevice) -> Iterator[tuple[ssl.SSLContext | None, Mapping[str, Any]]]:
-    """TLS with certificates made for the occasion; the client gets one where its profile has one."""
+    """TLS where the profile has it; the client gets a certificate where its profile has one."""
     if device.connection.transport != "tls":
         yield None, {}
         return
-    try:
-        import trustme
-    except ImportError:
-        raise OSError(f"{device.name}: simulated TLS needs trustme; install hilgate[sil]") from None
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(_HOST).configure_cert(context)
-    with tempfile.TemporaryDirectory(prefix="hilgate-") as folder:
-        ca, client = Path(folder, "ca.pem"), Path(folder, "client.pem")
-        authority.cert_pem.write_to_path(str(ca))
-        update: dict[str, Any] = {"ca": str(ca), "server_name": None, "cert": None, "key": None}
-        if device.connection.cert is not None:
-            authority.issue_cert("agent.example").private_key_and_cert_chain_pem.write_to_path(str(client))
-            authority.configure_trust(context)
-            context.verify_mode = ssl.CERT_REQUIRED
-            update["cert"] = str(client)
-        yield context, update
+    with certificates(device.name, mutual=device.connection.cert is not None) as made:
+        yield made
 
 
 @asynccontextmanager
