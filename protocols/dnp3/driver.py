@@ -68,7 +68,13 @@ class Dnp3Driver:
             raise
         self._readings.connection_lost()
         self._master = Master(device, self._station, self._readings.connection_lost)
-        await self._master.begin()
+        try:
+            await self._master.begin()
+        except DriverError as error:
+            if error.code != "timeout":
+                raise
+            hint = f"are {device.outstation} and {device.master} the link addresses of outstation and master?"
+            raise DriverError("timeout", f"{error}; {hint}") from error
 
     async def run(self, sink: Sink) -> None:
         """Polls and takes what is reported, until cancelled.

@@ -364,3 +364,14 @@ async def test_an_outstation_that_is_not_there_is_a_failed_connection() -> None:
         await driver.connect()
     await driver.close()
     assert failed.value.code == "disconnected"
+
+
+async def test_an_outstation_of_another_address_does_not_answer_and_the_message_asks_for_the_addresses() -> (
+    None
+):
+    async with outstations(FarEnd(77)) as place:
+        driver = Dnp3Driver(device(place.connection, timeout=SILENCE), {})
+        with pytest.raises(DriverError, match="are 10 and 1 the link addresses") as failed:
+            await driver.connect()
+        await driver.close()
+    assert failed.value.code == "timeout"
