@@ -1,5 +1,6 @@
 """Our DNP3 master with the outstation of opendnp3."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.peer("opendnp3")
 def rig(request: pytest.FixtureRequest, certificates: Certificates, tmp_path: Path, need: Need) -> Rig:
     """Lines of the kind that the test is parametrized with."""
     opendnp3_peer.demand(need)
+    if request.param == "serial":
+        need("socat", None if shutil.which("socat") else "no command socat", "apt-get install socat")
     files = Files(str(certificates.authority), str(certificates.chain), str(certificates.key))
     return Rig(Lines(request.param, files, tmp_path))
 
