@@ -108,19 +108,19 @@ def _opendnp3(port: int, taking: bool) -> None:
     finished: queue.Queue[bool] = queue.Queue()
     started: queue.Queue[bool] = queue.Queue()
 
-    class Measurements(opendnp3.ISOEHandler):  # type: ignore[misc]
+    class Measurements(opendnp3.ISOEHandler):  # type: ignore[misc]  # it has no types
         def __init__(self) -> None:
             super().__init__()
             self.values: dict[int, tuple[float, int]] = {}
             self.count = 0
 
-        def BeginFragment(self, info: Any) -> None:  # noqa: N802
+        def BeginFragment(self, info: Any) -> None:
             pass
 
-        def EndFragment(self, info: Any) -> None:  # noqa: N802
+        def EndFragment(self, info: Any) -> None:
             pass
 
-        def Process(self, info: Any, values: Any) -> None:  # noqa: N802
+        def Process(self, info: Any, values: Any) -> None:
             if info.gv.name.startswith("Group30"):
                 self.count += len(values)
                 if taking:
@@ -128,29 +128,29 @@ def _opendnp3(port: int, taking: bool) -> None:
                         analog = one.value
                         self.values[one.index] = (analog.value, analog.flags.value)
 
-    class Application(opendnp3.IMasterApplication):  # type: ignore[misc]
-        def OnReceiveIIN(self, iin: Any) -> None:  # noqa: N802
+    class Application(opendnp3.IMasterApplication):  # type: ignore[misc]  # it has no types
+        def OnReceiveIIN(self, iin: Any) -> None:
             pass
 
-        def OnTaskStart(self, kind: Any, number: Any) -> None:  # noqa: N802
+        def OnTaskStart(self, kind: Any, number: Any) -> None:
             pass
 
-        def OnTaskComplete(self, info: Any) -> None:  # noqa: N802
+        def OnTaskComplete(self, info: Any) -> None:
             if info.type == opendnp3.MasterTaskType.USER_TASK:
                 finished.put(info.result == opendnp3.TaskCompletion.SUCCESS)
             elif info.type == opendnp3.MasterTaskType.ENABLE_UNSOLICITED:
                 started.put(True)
 
-        def OnOpen(self) -> None:  # noqa: N802
+        def OnOpen(self) -> None:
             pass
 
-        def OnClose(self) -> None:  # noqa: N802
+        def OnClose(self) -> None:
             pass
 
-        def AssignClassDuringStartup(self) -> bool:  # noqa: N802
+        def AssignClassDuringStartup(self) -> bool:
             return False
 
-        def Now(self) -> Any:  # noqa: N802
+        def Now(self) -> Any:
             return opendnp3.UTCTimestamp(time.time_ns() // 1_000_000)
 
     manager, measurements, application = opendnp3.DNP3Manager(1), Measurements(), Application()

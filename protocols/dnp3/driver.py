@@ -9,11 +9,11 @@ from protocols.dnp3.calls import carry_out
 from protocols.dnp3.channel import join, part
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.fragment import Fragment
-from protocols.dnp3.master import Master, iin_names
-from protocols.dnp3.objects import REFUSALS
+from protocols.dnp3.master import Master
 from protocols.dnp3.operate import write
 from protocols.dnp3.plan import name_of, ranges_of
 from protocols.dnp3.readings import Readings
+from protocols.dnp3.refusals import refusal
 from protocols.dnp3.station import Station
 
 _READ = 0x01
@@ -150,10 +150,10 @@ class Dnp3Driver:
         station, _ = self._linked()
         ranges = ranges_of([self._device.points[name] for name in points])
         reply = await station.ask(_READ, b"".join(one.header() for one in ranges))
-        refused = reply.iin & REFUSALS
+        refused = refusal(reply.iin)
         sample = self._readings.answer(reply.blocks, points, reply.time_ns, refused=bool(refused))
         if not sample.values and len(sample.bad) == len(points) and (refused or not reply.blocks):
-            why = iin_names(refused) or reply.problem or "the response was empty"
+            why = refused or reply.problem or "the response was empty"
             raise DriverError("device-error", f"{self._name} did not give {', '.join(points)}: {why}")
         return sample
 

@@ -15,7 +15,7 @@ import msgspec
 from protocols.base import DeviceState, DriverError, Quality, Sample, Sink
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.fragment import Fragment, Outstation, Reply
-from protocols.dnp3.objects import REFUSALS, Iin
+from protocols.dnp3.objects import Iin
 from protocols.dnp3.plan import (
     Poll,
     Wanted,
@@ -25,6 +25,7 @@ from protocols.dnp3.plan import (
     polls_of,
     wanted_of,
 )
+from protocols.dnp3.refusals import refusal
 from protocols.dnp3.timesync import synchronise
 from protocols.schedule import Schedule
 
@@ -309,8 +310,8 @@ class Master:
         if missing := missing_in(reply, self._wanted_by(poll)):
             self._report_bad(missing, Quality.BAD_CONFIG)
             trouble = self._lacks(poll, missing)
-        elif refused := reply.iin & REFUSALS:
-            trouble = f"the outstation refused the {poll.what}: {iin_names(refused)}"
+        elif refused := refusal(reply.iin):
+            trouble = f"the outstation refused the {poll.what}: {refused}"
         self._judge(poll.what, trouble)
 
     def _wanted_by(self, poll: Poll) -> Wanted:
@@ -327,11 +328,6 @@ class Master:
     def _report_bad(self, points: tuple[str, ...], quality: Quality) -> None:
         assert self._sink is not None
         self._sink.sample(Sample(time.time_ns(), {}, dict.fromkeys(points, quality)))
-
-
-def iin_names(iin: Iin) -> str:
-    """Indications as people read them: `object unknown, parameter error`."""
-    return ", ".join(one.name.lower().replace("_", " ") for one in Iin if one & iin and one.name)
 
 
 def _now() -> float:

@@ -197,7 +197,10 @@ async def test_controls_are_carried_out_once() -> None:
 async def test_a_select_that_expires_is_said() -> None:
     plant = Plant()
     looks = itertools.count()  # its clock goes on by a minute at each look
-    clock: Callable[[], float] = lambda: next(looks) * 60.0  # noqa: E731
+
+    def clock() -> float:
+        return next(looks) * 60.0
+
     async with outstation(plant, clock=clock, select_timeout=1.0) as (_, _, connection):
         async with connected(connection, points=POINTS) as driver:
             with pytest.raises(DriverError) as failed:

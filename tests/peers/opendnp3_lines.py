@@ -35,11 +35,11 @@ def guarded(fallback: Callable[[], Any] = lambda: None) -> Callable[[Callable[..
     return wrap
 
 
-class Listener(opendnp3.IChannelListener):  # type: ignore[misc]
+class Listener(opendnp3.IChannelListener):  # type: ignore[misc]  # it has no types
     """Tells each state of a channel."""
 
     @guarded()
-    def OnStateChange(self, state: Any) -> None:  # noqa: N802
+    def OnStateChange(self, state: Any) -> None:
         say("channel", state=state.name.lower())
 
 

@@ -29,7 +29,7 @@ _ANALOG = {
 }
 
 
-class Measurements(opendnp3.ISOEHandler):  # type: ignore[misc]
+class Measurements(opendnp3.ISOEHandler):  # type: ignore[misc]  # it has no types
     """Tells what came: group, variation, and for each object index, value, flags, time and its quality."""
 
     def __init__(self) -> None:
@@ -37,15 +37,15 @@ class Measurements(opendnp3.ISOEHandler):  # type: ignore[misc]
         self._unsolicited = False
 
     @guarded()
-    def BeginFragment(self, info: Any) -> None:  # noqa: N802
+    def BeginFragment(self, info: Any) -> None:
         self._unsolicited = info.unsolicited
 
     @guarded()
-    def EndFragment(self, info: Any) -> None:  # noqa: N802
+    def EndFragment(self, info: Any) -> None:
         pass
 
     @guarded()
-    def Process(self, info: Any, values: Any) -> None:  # noqa: N802
+    def Process(self, info: Any, values: Any) -> None:
         group, _, variation = info.gv.name.removeprefix("Group").partition("Var")
         say(
             "values",
@@ -56,7 +56,7 @@ class Measurements(opendnp3.ISOEHandler):  # type: ignore[misc]
         )
 
     @guarded()
-    def OnDeviceAttribute(self, info: Any, which: int, variation: int, value: Any) -> None:  # noqa: N802
+    def OnDeviceAttribute(self, info: Any, which: int, variation: int, value: Any) -> None:
         pass
 
 
@@ -69,7 +69,7 @@ def _told(index: int, one: Any) -> list[Any]:
     return [index, raw, one.flags.value, one.time.value, one.time.quality.name]
 
 
-class Application(opendnp3.IMasterApplication):  # type: ignore[misc]
+class Application(opendnp3.IMasterApplication):  # type: ignore[misc]  # it has no types
     """Tells indications and the tasks of the start; what was asked for ends in `finished`."""
 
     def __init__(self, finished: "queue.Queue[str]") -> None:
@@ -77,33 +77,33 @@ class Application(opendnp3.IMasterApplication):  # type: ignore[misc]
         self._finished = finished
 
     @guarded()
-    def OnReceiveIIN(self, iin: Any) -> None:  # noqa: N802
+    def OnReceiveIIN(self, iin: Any) -> None:
         say("iin", bits=iin.LSB | iin.MSB << 8)
 
     @guarded()
-    def OnTaskStart(self, kind: Any, number: Any) -> None:  # noqa: N802
+    def OnTaskStart(self, kind: Any, number: Any) -> None:
         pass
 
     @guarded()
-    def OnTaskComplete(self, info: Any) -> None:  # noqa: N802
+    def OnTaskComplete(self, info: Any) -> None:
         say("task", type=info.type.name, result=info.result.name)
         if info.type == opendnp3.MasterTaskType.USER_TASK:
             self._finished.put(info.result.name)
 
     @guarded()
-    def OnOpen(self) -> None:  # noqa: N802
+    def OnOpen(self) -> None:
         say("open")
 
     @guarded()
-    def OnClose(self) -> None:  # noqa: N802
+    def OnClose(self) -> None:
         say("close")
 
     @guarded(lambda: False)
-    def AssignClassDuringStartup(self) -> bool:  # noqa: N802
+    def AssignClassDuringStartup(self) -> bool:
         return False
 
     @guarded(lambda: opendnp3.UTCTimestamp(0))
-    def Now(self) -> Any:  # noqa: N802
+    def Now(self) -> Any:
         return opendnp3.UTCTimestamp(time.time_ns() // 1_000_000)
 
 

@@ -51,7 +51,7 @@ class State:
         self.follow = True
 
 
-class Commands(opendnp3.ICommandHandler):  # type: ignore[misc]
+class Commands(opendnp3.ICommandHandler):  # type: ignore[misc]  # it has no types
     """Tells each select and operate, and lets the status point follow an operate that succeeded."""
 
     def __init__(self, state: State) -> None:
@@ -59,20 +59,20 @@ class Commands(opendnp3.ICommandHandler):  # type: ignore[misc]
         self._state = state
 
     @guarded()
-    def Begin(self) -> None:  # noqa: N802
+    def Begin(self) -> None:
         pass
 
     @guarded()
-    def End(self) -> None:  # noqa: N802
+    def End(self) -> None:
         pass
 
     @guarded(lambda: opendnp3.CommandStatus.UNDEFINED)
-    def Select(self, command: Any, index: int) -> Any:  # noqa: N802
+    def Select(self, command: Any, index: int) -> Any:
         say("select", index=index, **_told(command))
         return getattr(opendnp3.CommandStatus, self._state.select)
 
     @guarded(lambda: opendnp3.CommandStatus.UNDEFINED)
-    def Operate(self, command: Any, index: int, handler: Any, how: Any) -> Any:  # noqa: N802
+    def Operate(self, command: Any, index: int, handler: Any, how: Any) -> Any:
         told = _told(command)
         say("operate", index=index, how=how.name, **told)
         if self._state.operate == "SUCCESS" and self._state.follow:
@@ -98,7 +98,7 @@ def _told(command: Any) -> dict[str, Any]:
     }
 
 
-class Application(opendnp3.IOutstationApplication):  # type: ignore[misc]
+class Application(opendnp3.IOutstationApplication):  # type: ignore[misc]  # it has no types
     """Tells times it is set to, restarts, classes and confirmations; `State` says what it answers."""
 
     def __init__(self, state: State) -> None:
@@ -106,54 +106,54 @@ class Application(opendnp3.IOutstationApplication):  # type: ignore[misc]
         self._state = state
 
     @guarded(lambda: False)
-    def SupportsWriteAbsoluteTime(self) -> bool:  # noqa: N802
+    def SupportsWriteAbsoluteTime(self) -> bool:
         return True
 
     @guarded(lambda: False)
-    def WriteAbsoluteTime(self, timestamp: Any) -> bool:  # noqa: N802
+    def WriteAbsoluteTime(self, timestamp: Any) -> bool:
         say("time", ms=timestamp.msSinceEpoch)
         self._state.indications.pop("needTime", None)
         return True
 
     @guarded(lambda: False)
-    def SupportsAssignClass(self) -> bool:  # noqa: N802
+    def SupportsAssignClass(self) -> bool:
         return True
 
     @guarded()
-    def RecordClassAssignment(self, kind: Any, event_class: Any, start: int, stop: int) -> None:  # noqa: N802
+    def RecordClassAssignment(self, kind: Any, event_class: Any, start: int, stop: int) -> None:
         say("class", type=kind.name, event_class=int(event_class.name[-1]), start=start, stop=stop)
 
     @guarded(opendnp3.ApplicationIIN)
-    def GetApplicationIIN(self) -> Any:  # noqa: N802
+    def GetApplicationIIN(self) -> Any:
         indications = opendnp3.ApplicationIIN()
         for name, on in list(self._state.indications.items()):
             setattr(indications, name, on)
         return indications
 
     @guarded(lambda: opendnp3.RestartMode.UNSUPPORTED)
-    def ColdRestartSupport(self) -> Any:  # noqa: N802
+    def ColdRestartSupport(self) -> Any:
         return opendnp3.RestartMode.SUPPORTED_DELAY_COARSE
 
     @guarded(lambda: opendnp3.RestartMode.UNSUPPORTED)
-    def WarmRestartSupport(self) -> Any:  # noqa: N802
+    def WarmRestartSupport(self) -> Any:
         return opendnp3.RestartMode.SUPPORTED_DELAY_FINE
 
     @guarded(lambda: 0)
-    def ColdRestart(self) -> int:  # noqa: N802
+    def ColdRestart(self) -> int:
         say("restart", kind="cold")
         return self._state.restart_s
 
     @guarded(lambda: 0)
-    def WarmRestart(self) -> int:  # noqa: N802
+    def WarmRestart(self) -> int:
         say("restart", kind="warm")
         return self._state.restart_s
 
     @guarded()
-    def OnConfirmProcessed(self, unsolicited: bool, one: int, two: int, three: int) -> None:  # noqa: N802
+    def OnConfirmProcessed(self, unsolicited: bool, one: int, two: int, three: int) -> None:
         say("confirmed", unsolicited=unsolicited, left=[one, two, three])
 
     @guarded(lambda: opendnp3.DNPTime(0))
-    def Now(self) -> Any:  # noqa: N802
+    def Now(self) -> Any:
         return opendnp3.DNPTime(time.time_ns() // 1_000_000)
 
 

@@ -13,12 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+# The cases are the tests' own.
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "peers"), str(ROOT / "tests" / "integration")]
 
-import trustme  # noqa: E402
-from opendnp3_peer import GET, why_missing  # noqa: E402
-from opendnp3_rig import TRANSPORTS, Files, Lines, Rig, SimulatedRig  # noqa: E402
-from opendnp3_rows import NOTES, ON_EVERY_LINE, ROWS  # noqa: E402
+import trustme  # noqa: E402  # after the path
+from opendnp3_peer import GET, why_missing  # noqa: E402  # after the path
+from opendnp3_rig import TRANSPORTS, Files, Lines, Rig, SimulatedRig  # noqa: E402  # after the path
+from opendnp3_rows import NOTES, ON_EVERY_LINE, ROWS  # noqa: E402  # after the path
 
 LINES = {
     "tcp": "TCP",

@@ -10,7 +10,7 @@ import pytest
 from protocols.base import DeviceState, DriverError, Quality, Sample
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.fragment import Block, Decoded, Fragment, Reply
-from protocols.dnp3.master import Master, iin_names
+from protocols.dnp3.master import Master
 from protocols.dnp3.objects import Iin
 
 READ, WRITE, ENABLE, DISABLE = 0x01, 0x02, 0x14, 0x15
@@ -324,7 +324,7 @@ async def test_a_refused_poll_is_said_in_words() -> None:
         state, reason = one.heard.states[-1]
     assert state is DeviceState.DEGRADED
     assert "refused the read events of class 2" in reason
-    assert "object unknown" in reason
+    assert "it has no such objects" in reason
 
 
 async def test_what_could_not_be_read_of_a_response_is_said() -> None:
@@ -391,8 +391,3 @@ async def test_a_poll_by_command_reads_the_same_and_passes_it_on() -> None:
     await one.master.integrity()
     await one.master.classes([3, 1])
     assert one.asked == [(READ, INTEGRITY), (READ, b"\x3c\x04\x06\x3c\x02\x06")]
-
-
-def test_indications_are_named_in_words() -> None:
-    assert iin_names(Iin.OBJECT_UNKNOWN | Iin.DEVICE_RESTART) == "device restart, object unknown"
-    assert iin_names(Iin(0)) == ""
