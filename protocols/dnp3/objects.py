@@ -54,21 +54,11 @@ DOUBLE_BIT: Final = ("intermediate", "off", "on", "indeterminate")
 """States of a double-bit input by value (IEEE 1815-2012, 11.9.4.3)."""
 
 
-class Flag(enum.IntFlag):
-    """Bits of a point's flag octet (IEEE 1815-2012, 11.6).
+ONLINE: Final = 0x01
+"""The bit of a flag octet that every kind has in a good value (IEEE 1815-2012, 11.6)."""
 
-    Bits 5 to 7 mean different things for different kinds: see `FLAG_NAMES`.
-    """
-
-    ONLINE = 0x01
-    RESTART = 0x02
-    COMM_LOST = 0x04
-    REMOTE_FORCED = 0x08
-    LOCAL_FORCED = 0x10
-    BIT5 = 0x20
-    BIT6 = 0x40
-    STATE = 0x80
-
+OVER_RANGE: Final = 0x20
+"""The bit of an analog's flag octet that says that its number is not the value."""
 
 FlagName = Literal[
     "online",

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from protocols.base import Quality, Sample, Value
 from protocols.dnp3.config import Dnp3Device
 from protocols.dnp3.fragment import Block, Fragment
-from protocols.dnp3.objects import EVENT_GROUP, FLAG_NAMES, STATIC_GROUP, Flag, FlagName, PointType
+from protocols.dnp3.objects import EVENT_GROUP, FLAG_NAMES, ONLINE, STATIC_GROUP, FlagName, PointType
 from protocols.dnp3.once import Event, Once
 from protocols.dnp3.point import Dnp3Point, Linear, scaled
 
@@ -18,7 +18,6 @@ _STATIC: Final[dict[int, PointType]] = {group: kind for kind, group in STATIC_GR
 _EVENT: Final[dict[int, PointType]] = {group: kind for kind, group in EVENT_GROUP.items()}
 _LATEST_MS: Final = (2**63 - 1) // 1_000_000
 """The last time that nanoseconds in 64 bits hold: in the year 2262."""
-_ONLINE: Final = int(Flag.ONLINE)
 
 _FAULTS: Final[tuple[tuple[FlagName, Quality], ...]] = (
     ("comm-lost", Quality.DISCONNECTED),
@@ -45,7 +44,7 @@ def quality_of(kind: PointType, octet: int, tolerate: Iterable[FlagName]) -> Qua
     for name, quality in _FAULTS:
         if name in against:
             return quality
-    return None if octet & _ONLINE else Quality.DEVICE_ERROR
+    return None if octet & ONLINE else Quality.DEVICE_ERROR
 
 
 class _Reading(NamedTuple):
@@ -213,7 +212,7 @@ class Readings:
         kind = self._kinds[_STATIC[block.group]]
         indices, values, flags = block.indices, block.values, block.flags
         if not isinstance(indices, range):
-            for index, raw, octet in zip(indices, values, flags or repeat(_ONLINE), strict=False):
+            for index, raw, octet in zip(indices, values, flags or repeat(ONLINE), strict=False):
                 for reading in kind.readings.get(index, ()):
                     present.put(reading.name, kind.read(reading, raw, octet))
             return
@@ -221,7 +220,7 @@ class Readings:
         good = span.good(values)
         if good is None:
             for place, reading in span.places:
-                octet = _ONLINE if flags is None else flags[place]
+                octet = ONLINE if flags is None else flags[place]
                 present.put(reading.name, kind.read(reading, values[place], octet))
             return
         present.put_good(good)
@@ -270,7 +269,7 @@ class Readings:
 
 
 def _events_of(block: Block) -> Iterator[Event]:
-    flags = repeat(_ONLINE) if block.flags is None else block.flags
+    flags = repeat(ONLINE) if block.flags is None else block.flags
     times: Iterable[int | None] = repeat(None) if block.times is None else block.times
     values = block.values
     if values and isinstance(values[0], float):  # NaN is only itself

@@ -8,14 +8,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from protocols.dnp3.objects import EVENT_GROUP, LAYOUTS, STATIC_GROUP, Flag, Layout, PointType
+from protocols.dnp3.objects import EVENT_GROUP, LAYOUTS, OVER_RANGE, STATIC_GROUP, Layout, PointType
 from sim.dnp3.events import Event
 from sim.dnp3.points import SimulatedPoint, runs
 
 _INTEGERS: Final = {"i": 2**31, "h": 2**15}
 _COUNTERS: Final = {"I": 2**32, "H": 2**16}
 _FLOAT32_MAX: Final = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
-_OVER_RANGE: Final = int(Flag.BIT5)
 _RANGE_HEADER: Final = 7
 _INDEX_HEADER: Final = 5
 _COMMON_TIME: Final = 10
@@ -53,9 +52,9 @@ def _number(number: str, value: float, flags: int) -> tuple[bytes, int]:
         finite = value if math.isfinite(value) else math.copysign(limit, value)
         fitted = 0 if math.isnan(value) else min(max(round(finite), -limit), limit - 1)
         if math.isnan(value) or round(finite) != fitted or not math.isfinite(value):
-            flags |= _OVER_RANGE
+            flags |= OVER_RANGE
     elif number == "f" and math.isfinite(value) and abs(value) > _FLOAT32_MAX:
-        fitted, flags = math.copysign(_FLOAT32_MAX, value), flags | _OVER_RANGE
+        fitted, flags = math.copysign(_FLOAT32_MAX, value), flags | OVER_RANGE
     return struct.pack("<" + number, fitted), flags
 
 

@@ -9,8 +9,8 @@ from protocols.dnp3.objects import (
     EVENT_GROUP,
     FLAG_NAMES,
     LAYOUTS,
+    ONLINE,
     STATIC_GROUP,
-    Flag,
     PointType,
 )
 from protocols.dnp3.point import Dnp3Point
@@ -69,7 +69,7 @@ class SimulatedPoint:
         """Raw: bool, 0 to 3 of a double-bit input, number, bytes."""
         self.base = 0
         """Of a counter: what its behaviour had counted when it was cleared last."""
-        self.flags = int(Flag.ONLINE)
+        self.flags = ONLINE
         """Without the bits that hold the state."""
         self.reported: Any = self.value
         """The value of its last event, from which the deadband is counted."""

@@ -65,7 +65,9 @@ async def test_a_recording_goes_onto_a_bus_in_its_time(node: Node, tmp_path: Pat
         b"" if frame.can_id & REMOTE else frame.data for frame in SENDABLE
     ]
     assert [message.is_fd for message in heard] == [bool(frame.flags & 4) for frame in SENDABLE]
-    assert heard[-1].timestamp - heard[0].timestamp == pytest.approx(0.07, abs=0.05)
+    # On a busy machine each frame may go late, and none goes early: two clocks differ by less than a millisecond.
+    first_late = summary["late_ms"]["max"] / 1000
+    assert heard[-1].timestamp - heard[0].timestamp >= 0.07 - first_late - 0.001
 
 
 async def test_ids_are_chosen_and_moved(node: Node, tmp_path: Path) -> None:
