@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from protocols.interlock import Interlock, Requirement
+from protocols.interlock import Scalar as Scalar
 from protocols.interlock import Value as Value
 from protocols.units import Duration, Size
 
@@ -52,6 +53,17 @@ class DeviceState(enum.StrEnum):
     DEGRADED = "degraded"
     OFFLINE = "offline"
     DISABLED = "disabled"
+
+
+def number(value: Value) -> float:
+    """The value of a point of a kind that is numbers.
+
+    Raises:
+        TypeError: it is of another kind.
+    """
+    if isinstance(value, list | dict):
+        raise TypeError(f"{value!r:.60} is no number")
+    return float(value)
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
@@ -103,7 +115,7 @@ class Refused(Exception):
         self.code = code
 
 
-Kind = Literal["boolean", "integer", "number", "string", "enumeration"]
+Kind = Literal["boolean", "integer", "number", "string", "enumeration", "array", "object"]
 """What a consumer sees: the JSON type of a point's value."""
 
 
@@ -189,6 +201,10 @@ class Point(BaseModel, abc.ABC):
             case "number" if number and (isinstance(value, int) or math.isfinite(value)):
                 return value  # type: ignore[no-any-return]  # narrowed by `number`
             case "string" if isinstance(value, str):
+                return value
+            case "array" if isinstance(value, list):
+                return value
+            case "object" if isinstance(value, dict):
                 return value
             case "enumeration" if isinstance(value, str):
                 if value in self.choices:

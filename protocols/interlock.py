@@ -5,8 +5,10 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
 
-Value = bool | int | float | str
-"""A value in engineering units: what the wire carries. An enumeration is its label, raw bytes are hex."""
+Scalar = bool | int | float | str
+Value = Scalar | list[Any] | dict[str, Any]
+"""A value in engineering units: what the wire carries. An enumeration is its label, raw bytes are hex;
+arrays and structures are what JSON has for them."""
 
 
 class Band(BaseModel):
@@ -34,7 +36,7 @@ def _requirement(written: Any) -> str:
 
 
 Requirement = Annotated[
-    Annotated[Value, Tag("value")] | Annotated[Band, Tag("band")], Discriminator(_requirement)
+    Annotated[Scalar, Tag("value")] | Annotated[Band, Tag("band")], Discriminator(_requirement)
 ]
 """What an interlock wants: a value, or a band that the value lies in."""
 

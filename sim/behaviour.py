@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -30,7 +30,11 @@ from sim.record import read_record
 def _plain(raw: Any) -> Any:
     if isinstance(raw, bool | int | str) or (isinstance(raw, float) and math.isfinite(raw)):
         return raw
-    raise ValueError("a value is a finite number, a boolean or a text")
+    if isinstance(raw, Mapping):
+        return {str(key): _plain(part) for key, part in raw.items()}
+    if isinstance(raw, list):
+        return [_plain(part) for part in raw]
+    raise ValueError("a value is a finite number, a boolean, a text, or a list or map of such")
 
 
 _Value = Annotated[Value, BeforeValidator(_plain)]
@@ -107,7 +111,10 @@ _SOURCES = ("constant", "ramp", "sine", "square", "walk", "csv", "follow")
 
 
 class Spec(_Part):
-    """What one point does: one source, and noise on top. A bare value is short for `{constant: value}`."""
+    """What one point does: one source, and noise on top.
+
+    A bare value is short for `{constant: value}`, except for one that is itself a map.
+    """
 
     constant: _Value | None = Field(None, description="Stays; long for a bare value, where noise is wanted.")
     ramp: Ramp | None = Field(None, description="Rises from one value to another, again and again.")
@@ -125,7 +132,7 @@ class Spec(_Part):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, raw: Any) -> Any:
-        return {"constant": raw} if isinstance(raw, bool | int | float | str) else raw
+        return {"constant": raw} if isinstance(raw, bool | int | float | str | list) else raw
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -141,7 +148,7 @@ class Spec(_Part):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = handler.resolve_ref_schema(handler(core))
-        return {"anyOf": [{"type": ["boolean", "number", "string"]}, schema]}
+        return {"anyOf": [{"type": ["boolean", "number", "string", "array"]}, schema]}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -204,6 +211,10 @@ def _start(point: Point) -> Behaviour | None:
                 value = low if point.max is None else min(point.max, low)
             case "enumeration":
                 value = point.choices[0]
+            case "array":
+                value = []
+            case "object":
+                value = {}
     if value is None:
         return None
     if point.kind == "integer" and isinstance(value, float):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from protocols.base import Kind, Value
+from protocols.base import Kind, Scalar
 
 _LIMIT = 16 * 1024 * 1024
 """Bytes a file may have: its values are held in memory."""
@@ -19,7 +19,7 @@ class Record(NamedTuple):
     """Values, each from its time (seconds, rising from 0) until the next one's, the last until `end`."""
 
     times: Sequence[float]
-    values: Sequence[Value]
+    values: Sequence[Scalar]
     end: float
 
 
@@ -84,7 +84,7 @@ def _number(path: Path, line: int, cell: str) -> float:
     return number
 
 
-def _value(path: Path, line: int, cell: str, kind: Kind) -> Value:
+def _value(path: Path, line: int, cell: str, kind: Kind) -> Scalar:
     if kind == "boolean":
         if cell.lower() not in _BOOLEANS:
             raise ValueError(f"{path}:{line}: {cell[:40]!r} is neither true nor false")

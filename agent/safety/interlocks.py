@@ -31,7 +31,7 @@ def _broken(interlock: Interlock, reading: Sample | DriverError) -> str:
 def _holds(wanted: Requirement, value: Value) -> bool:
     if not isinstance(wanted, Band):
         return same(wanted, value)
-    if isinstance(value, str):
+    if not isinstance(value, int | float):
         return False
     return (wanted.min is None or value >= wanted.min) and (wanted.max is None or value <= wanted.max)
 

@@ -18,7 +18,7 @@ from agent.safety.rates import Rates
 from agent.safety.report import Cause, report
 from agent.safety.watch import BrokerWatch, ReturnWatch
 from agent.store import Store
-from protocols.base import DriverError, Quality, Refused, Sample, Value
+from protocols.base import DriverError, Quality, Refused, Sample, Value, number
 from protocols.interlock import Interlock
 
 OVERTAKE_GRACE_S = 0.5
@@ -204,7 +204,7 @@ class Safety:
             )
         if name not in reading.values:
             raise _unknown(name, reading.bad.get(name, Quality.DEVICE_ERROR))
-        current, wanted = float(reading.values[name]), float(value)
+        current, wanted = number(reading.values[name]), number(value)
         self._rates.saw(key, current, now)
         assert point.max_rate is not None  # chosen for it
         span = self._rates.allowed(key, point.max_rate, now)
@@ -221,7 +221,7 @@ class Safety:
         now = time.monotonic()
         for name, value in values.items():
             if device.config.points[name].max_rate is not None:
-                self._rates.wrote((device.name, name), float(value), now)
+                self._rates.wrote((device.name, name), number(value), now)
 
 
 async def _reading(device: Device, points: Sequence[str]) -> Sample | DriverError:

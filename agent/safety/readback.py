@@ -40,4 +40,8 @@ def same(wanted: Value, read: Value | None) -> bool:
     """Whether a reading is the value, but for the rounding of floating-point numbers."""
     if isinstance(wanted, float) and isinstance(read, int | float):
         return math.isclose(wanted, read, rel_tol=1e-9, abs_tol=1e-12)
+    if isinstance(wanted, list) and isinstance(read, list):
+        return len(wanted) == len(read) and all(map(same, wanted, read))
+    if isinstance(wanted, dict) and isinstance(read, dict):
+        return wanted.keys() == read.keys() and all(same(part, read[key]) for key, part in wanted.items())
     return wanted == read and read is not None

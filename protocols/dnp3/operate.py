@@ -183,7 +183,7 @@ async def _shown(
 def _follows(feedback: Feedback, wanted: Value, shown: Value) -> bool:
     if isinstance(wanted, bool):
         return shown == (("off", "on")[wanted] if isinstance(shown, str) else wanted)
-    if isinstance(wanted, str) or isinstance(shown, str):
+    if not isinstance(wanted, int | float) or not isinstance(shown, int | float):
         return False
     return abs(shown - wanted) <= feedback.tolerance + _RESOLUTION * abs(wanted)
 

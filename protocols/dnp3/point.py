@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from protocols.base import Kind, Name, Point, Quality, Refused, Value
+from protocols.base import Kind, Name, Point, Quality, Refused, Value, number
 from protocols.dnp3.objects import (
     DOUBLE_BIT,
     INDICES,
@@ -191,8 +191,8 @@ class Dnp3Point(Point):
         Raises:
             OverflowError: no float of that size holds it.
         """
-        number = value if isinstance(value, int | float) else float(value)
-        raw = number if self.linear is None else self.linear.raw(number)
+        wanted = value if isinstance(value, int | float) else number(value)
+        raw = wanted if self.linear is None else self.linear.raw(wanted)
         if self.output in _RANGES:
             return round(raw)
         held = float(raw)

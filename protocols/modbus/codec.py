@@ -13,7 +13,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from protocols.base import Quality, Refused, Value
+from protocols.base import Quality, Refused, Value, number
 
 if TYPE_CHECKING:
     from protocols.modbus.config import ModbusPoint
@@ -198,10 +198,10 @@ class PointCodec:
         if self.type == "bytes":
             return self._bytes(str(value))
         if self.is_float:
-            number = (float(value) - self.offset) / self.scale
-            if not math.isfinite(number):
+            raw = (number(value) - self.offset) / self.scale
+            if not math.isfinite(raw):
                 raise OverflowError
-            return number
+            return raw
         raw = self._codes[str(value)] if self.labels else self.linear.raw(_number(value))
         if not self._low <= raw <= self._high:
             raise OverflowError

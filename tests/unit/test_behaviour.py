@@ -121,7 +121,8 @@ def test_noise_is_the_points_own_and_can_be_seeded() -> None:
         ({"speed": {"constant": 1, "follow": "setpoint"}}, ("speed",), "got constant and follow"),
         ({"speed": {"constant": 1, "tau": "1s"}}, ("speed",), "tau only goes with follow"),
         ({"speed": "fast"}, ("speed",), "takes a value of type number"),
-        ({"speed": [1]}, ("speed",), "valid dictionary"),
+        ({"speed": [1]}, ("speed",), "type number; got [1]"),
+        ({"speed": {"constant": {"a": [math.inf]}}}, ("speed", "constant"), "finite"),
         ({"speed": float("nan")}, ("speed", "constant"), "finite"),
         ({"state": "walk"}, ("state",), "takes one of idle, run"),
         (
@@ -249,4 +250,4 @@ def test_anything_is_accepted_or_a_validation_error(sim: Any) -> None:
 
 def test_the_schema_allows_the_short_form() -> None:
     schema = TypeAdapter(dict[str, Spec]).json_schema()
-    assert {"type": ["boolean", "number", "string"]} in schema["$defs"]["Spec"]["anyOf"]
+    assert {"type": ["boolean", "number", "string", "array"]} in schema["$defs"]["Spec"]["anyOf"]

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from protocols.base import number
 from protocols.can.frame import (
     BRS,
     ERROR,
@@ -146,7 +147,7 @@ class ParquetSignalWriter(_Table):
                     time_ns,
                     message.name,
                     name,
-                    float(value),
+                    number(value),
                     labels[name].get(value),
                     units[name],
                 )

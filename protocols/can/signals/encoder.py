@@ -30,7 +30,7 @@ def raw_of(signal: Signal, value: Value) -> int | float:
             if label == value and low <= raw <= high:
                 return raw
         raise ValueError(f"no code of it is labelled {value!r:.60}")
-    if not (isinstance(value, int) or math.isfinite(value)):
+    if not isinstance(value, int | float) or not (isinstance(value, int) or math.isfinite(value)):
         raise ValueError("no raw value means this")
     if signal.scale == 0:
         if value != signal.offset:
