@@ -15,7 +15,7 @@ class _Mqtt:
         "publish": "Publishes: topic, payload (text, or JSON), qos (default 0), retain. Writes.",
         "request": "Publishes and waits for the answer: topic, payload, response_topic, timeout_s. Writes.",
         "rebirth": "Sparkplug B: asks the edge node to say anew what it is and has. Writes.",
-        "status": "The broker's answer to CONNECT, subscriptions, and messages that were not taken, by reason.",
+        "status": "What the broker granted, and the messages that were not taken, by reason.",
     }
     writing: Collection[str] = frozenset({"publish", "request", "rebirth"})
 

@@ -69,7 +69,7 @@ def _node(node: str | Sequence[str]) -> str | Sequence[str]:
 
 
 Node = Annotated[str | Sequence[str], BeforeValidator(_path), AfterValidator(_node)]
-"""A node id (OPC 10000-6, 5.1.12), or a browse path from Root: names as `2:Speed`, `nsu=URI;Speed` or `Speed`."""
+"""A node id (OPC 10000-6, 5.1.12), or a browse path from Root of names such as `2:Speed`, `nsu=URI;Speed`."""
 
 
 def _index_range(text: str) -> str:

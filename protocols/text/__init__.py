@@ -12,8 +12,8 @@ from protocols.base import DeviceConfig, DeviceProtocol, Driver, PlannedRequest,
 class _Text:
     name = "text"
     methods: Mapping[str, str] = {
-        "query": "Sends a command and gives its answer: command, block (the answer is a binary block). Writes.",
-        "send": "Sends a command that has no answer: command; then the error query, if the device has one. Writes.",
+        "query": "Sends a command and gives its answer: command; block: true for a binary block. Writes.",
+        "send": "Sends a command that has no answer: command; then asks for errors. Writes.",
         "identify": "Asks the instrument what it is: by default *IDN?.",
         "status": "How the line is open, what the instrument is, and answers that were not taken, by reason.",
     }
