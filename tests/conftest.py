@@ -1,12 +1,13 @@
 """Settings of all tests, and what the end of a run says about skipped ones."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import guest
+from tests.patience import PatientLoop
 
 # Busy machines make single examples slow: that says nothing about the code.
 settings.register_profile("hilgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Tests marked `socketcan` run in a guest where this kernel has no CAN."""
     guest.register(config)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, type[PatientLoop]]:
+    """Tests run on a loop whose clock does not count that the machine had no time for them."""
+    return {"patient": PatientLoop}
 
 
 @pytest.fixture
