@@ -71,6 +71,7 @@ class Client:
         else:
             self.paho.disconnect()
             await asyncio.to_thread(self.paho.loop_stop)
+        del self.paho  # it closes sockets of its own when nothing refers to it
 
 
 def properties(kind: int, **values: Any) -> Properties:
