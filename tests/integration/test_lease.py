@@ -8,6 +8,7 @@ import pytest
 import structlog
 from desk import Desk, RunAgent, desk
 
+from agent import clock
 from agent.lease.book import digest
 from sim.broker import Broker
 
@@ -42,6 +43,19 @@ hooks:
     - write: {device: pump, values: {lamp: 2}}
     - run: [/bin/sh, -c, "echo $HILGATE_LEASE_ID >> ended"]
 """
+
+
+class Steady:
+    """The clock that leases are counted by: it stands still until it is set."""
+
+    now = 1000.0
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> Steady:
+    one = Steady()
+    monkeypatch.setattr(clock, "steady", lambda: one.now)
+    return one
 
 
 async def write(one: Desk, token: str | None, device: str = "pump", **values: int) -> dict[str, Any]:
@@ -124,14 +138,16 @@ async def test_two_hold_their_devices_until_somebody_more_important_comes(
 
 
 async def test_a_lease_that_runs_out_while_the_agent_is_away_is_cleaned_up_when_it_is_back(
-    broker: Broker, run_agent: RunAgent
+    broker: Broker, run_agent: RunAgent, steady: Steady
 ) -> None:
     async with desk(broker.url, "rig") as one:
         async with run_agent(DEVICES, broker.url):
             await one.until_state("available")
-            short = await reserve(one, "short", 0.5, devices=["pump"])
-            long = await reserve(one, "long", devices=["valve"])
+            short = await reserve(one, "short", 60, devices=["pump"])
+            long = await reserve(one, "long", 600, devices=["valve"])
         await one.until_state("offline")
+        assert ("expired", "short") not in said(one)
+        steady.now += 60
         async with run_agent(DEVICES, broker.url):
             await one.until(lambda: ("expired", "short") in said(one))
             await one.until(lambda: [b for _, b in one.of_type("safety") if b["cause"] == "lease-end"])
@@ -141,11 +157,12 @@ async def test_a_lease_that_runs_out_while_the_agent_is_away_is_cleaned_up_when_
 
 
 async def test_a_holder_that_falls_silent_loses_the_bench_until_it_renews(
-    broker: Broker, run_agent: RunAgent
+    broker: Broker, run_agent: RunAgent, steady: Steady
 ) -> None:
     async with desk(broker.url, "rig") as one, run_agent(DEVICES, broker.url):
         await one.until_state("available")
-        token = await reserve(one, "ci", devices=["pump"], deadman_s=0.5)
+        token = await reserve(one, "ci", 600, devices=["pump"], deadman_s=60)
+        steady.now += 60
         await one.until(lambda: [body for _, body in one.of_type("safety") if body["cause"] == "dead-man"])
         answer = await write(one, token)
         assert (answer["code"], "op renew" in answer["message"]) == ("lease-expired", True)

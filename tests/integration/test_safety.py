@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from desk import Desk, RunAgent, desk
 from waiting import until
 
 from agent.profile import load_profile
+from agent.safety import keeper
 from agent.store.inspect import AuditFilter, Inspector
 from protocols.modbus import pdu
 from sim.broker import Broker
@@ -153,8 +155,10 @@ async def test_an_agent_that_stops_leaves_the_bench_safe_and_says_so_before_it_g
 
 
 async def test_guards_refuse_before_anything_is_touched(
-    broker: Broker, run_agent: RunAgent, plant: Plant
+    broker: Broker, run_agent: RunAgent, plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # All within the second that `max_rate` is about.
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: 1000.0))
     async with desk(broker.url, "rig") as one, run_agent(plant.profile, broker.url, sil=False):
         await one.until_state("available")
         described = (await one.ask("describe"))["data"]["devices"]["pump"]["points"]
