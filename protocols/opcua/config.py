@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from protocols.base import DeviceConfig, Name
 from protocols.mistakes import Wrong, raise_all
 from protocols.opcua.point import BuiltIn, Node, OpcuaPoint
+from protocols.opcua.status import unknown_names
 from protocols.units import Duration
 
 BROKEN = ("Basic128Rsa15", "Basic256")
@@ -165,6 +166,8 @@ class OpcuaDevice(DeviceConfig):
         if user is not None and user.name is not None and plain and not user.allow_insecure:
             text = "the password would go over a channel that does not encrypt it"
             yield ("connection", "user", "password_file"), f"{text}; if it has to, say allow_insecure: true"
+        for place, text in unknown_names(self.tolerate):
+            yield ("tolerate", place), text
         if self.acquisition == "poll":
             for name, point in self.points.items():
                 if point.events is not None:
