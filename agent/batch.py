@@ -35,9 +35,9 @@ class Batcher:
         """Takes a sample; may emit at once."""
         part = self._encoded(sample)
         room = self._limits.bytes - len(_HEAD) - len(_TAIL)
-        if len(part) > room and len(sample.values) + len(sample.bad) > 1:
-            for half in _halves(sample):
-                self.add(half)
+        if len(part) > room:
+            for smaller in _smaller(sample):
+                self.add(smaller)
             return
         if self._parts and self._bytes + len(part) > room:
             self.flush()
@@ -67,8 +67,10 @@ class Batcher:
         return b'{"time":"%b","values":%b%b}' % (rfc3339(sample.time_ns).encode(), self._last[1], bad)
 
 
-def _halves(sample: Sample) -> tuple[Sample, Sample]:
-    """Two samples of the same instant with half of the points each."""
+def _smaller(sample: Sample) -> tuple[Sample, ...]:
+    """Two samples of the same instant with half of the points each; a single value that large is `bad`."""
+    if len(sample.values) + len(sample.bad) == 1:
+        return (Sample(sample.time_ns, {}, dict.fromkeys(sample.values, Quality.OUT_OF_RANGE)),)
     points: list[tuple[str, Value | Quality]] = [*sample.values.items(), *sample.bad.items()]
     middle = len(points) // 2
     return _part(sample, dict(islice(points, middle))), _part(sample, dict(points[middle:]))

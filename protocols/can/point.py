@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, PrivateAttr
 
-from protocols.base import Kind, Point, Refused, Value
+from protocols.base import Kind, Point, Refused, Scalar, Value
 from protocols.can.signals.database import Message, Signal
 from protocols.can.signals.encoder import exact_value, raw_of, scaled_value
 
@@ -33,7 +33,7 @@ class CanPoint(Point):
         "auto",
         description="Whether the value table makes an enumeration; auto: where it is all there is.",
     )
-    initial: Value | None = Field(
+    initial: Scalar | None = Field(
         None, description="Value in frames that are sent before it is written; default: the database's."
     )
     _bound: "tuple[Message, Signal] | None" = PrivateAttr(None)

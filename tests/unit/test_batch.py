@@ -70,6 +70,17 @@ def test_a_sample_larger_than_an_event_is_split_with_its_time_kept() -> None:
     assert {name for part in parts for name in part.get("bad", {})} == set(bad)
 
 
+def test_a_value_larger_than_an_event_is_bad_and_the_others_are_not() -> None:
+    sample = Sample(5, {"speed": 1, "curve": list(range(2000)), "torque": 2})
+    events = gather(Batch(window=NEVER, bytes=1024), [sample])
+    parts = [part for event, _, _ in events for part in event["samples"]]
+    assert {name: value for part in parts for name, value in part["values"].items()} == {
+        "speed": 1,
+        "torque": 2,
+    }
+    assert [part["bad"] for part in parts if "bad" in part] == [{"curve": "out-of-range"}]
+
+
 async def test_the_window_emits_without_further_samples() -> None:
     emitted = asyncio.Event()
     batcher = Batcher(Batch(window=0.001), lambda _body, _first: emitted.set())
