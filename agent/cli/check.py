@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from agent.problems import ConfigErrors
     from agent.profile import Profile
 
+_PACKAGES = {
+    "dnp3": ("DNP3", "py1815", "py1815"),
+    "mqtt": ("MQTT", "paho-mqtt", "paho"),
+    "opcua": ("OPC UA", "asyncua", "asyncua"),
+}
+"""By protocol: its name, the package without which it does nothing, and that one's module."""
 _DNP3_PYTHON = ("dnp3_python", "pydnp3", "dnp3demo")
 """Modules of the distribution dnp3-python."""
 
@@ -78,11 +84,12 @@ def _report(profile: "Profile", as_json: bool) -> None:
 
 def _notes(profile: "Profile") -> list[str]:
     """What is worth knowing of the packages that the profile's devices need."""
-    if not any(device.protocol == "dnp3" and device.enabled for device in profile.devices.values()):
-        return []
-    notes = []
-    if find_spec("py1815") is None:
-        notes.append("DNP3 devices need the package py1815, which is not installed; install hilgate[dnp3]")
-    if any(find_spec(module) for module in _DNP3_PYTHON):
+    used = {device.protocol for device in profile.devices.values() if device.enabled}
+    notes = [
+        f"{name} devices need the package {package}, which is not installed; install hilgate[{protocol}]"
+        for protocol, (name, package, module) in _PACKAGES.items()
+        if protocol in used and find_spec(module) is None
+    ]
+    if "dnp3" in used and any(find_spec(module) for module in _DNP3_PYTHON):
         notes.append("the package dnp3-python is installed here and is not used: docs/dnp3.md says why")
     return notes
