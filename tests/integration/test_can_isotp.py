@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ async def test_identifiers_of_29_bits_padding_and_flow_control(
         "padding": 0x55,
         "blocksize": 3,
         "stmin": 2,
-        "timeout": "5s",
+        "timeout": "30s",
     }
     answer = await carry_out(args, exchange, connection)
     assert bytes.fromhex(answer["data"]) == message(50)[::-1]
@@ -79,7 +80,7 @@ async def test_can_fd() -> None:
     with node(fd=True) as connection:
         exchange = BusExchange(make_bus(connection))
         await exchange.open()
-        args = {**IDS, "data": message(200).hex(), "fd": True, "timeout": 5}
+        args = {**IDS, "data": message(200).hex(), "fd": True, "timeout": 30}
         answer = await carry_out(args, exchange, connection)
         assert bytes.fromhex(answer["data"]) == message(200)[::-1]
         assert all(frame.flags & FDF for frame in exchange.sent)
@@ -193,6 +194,25 @@ async def test_the_separation_time_counts_from_when_the_bus_took_a_frame() -> No
     await carry_out({**IDS, "data": "00" * 20, "timeout": 5}, scripted, CLASSICAL)
     assert [data[:2] for data in scripted.got] == ["10", "21", "22"]
     assert scripted.times[2] - scripted.times[1] >= 0.0095
+
+
+async def test_a_frame_that_came_in_time_is_not_late_because_this_process_looked_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stood_still_ns = 0
+    clock = SimpleNamespace(perf_counter_ns=lambda: time.perf_counter_ns() + stood_still_ns)
+    monkeypatch.setattr("isotp.tools.time", clock)
+
+    class Late(Scripted):
+        async def send(self, frame: Frame, timeout: float | None = None) -> Frame:
+            nonlocal stood_still_ns
+            done = await super().send(frame, timeout)
+            stood_still_ns += 5_000_000_000
+            return done
+
+    scripted = Late(["300000"], [], ["100a112233445566"], ["21aabbccdd"])
+    answer = await carry_out({**IDS, "data": LONG, "timeout": 5}, scripted, CLASSICAL)
+    assert answer["data"] == "112233445566aabbccdd"
 
 
 async def test_cancelling_ends_the_subscription() -> None:

@@ -118,7 +118,7 @@ class Conversation:
             isotp.AddressingMode.Normal_29bits if link.tx & EXTENDED else isotp.AddressingMode.Normal_11bits
         )
         self._layer = isotp.TransportLayerLogic(
-            rxfn=lambda timeout: self._incoming.popleft() if self._incoming else None,
+            rxfn=self._next,
             txfn=self._outgoing.append,
             address=isotp.Address(mode, txid=link.tx & EXTENDED_MASK, rxid=link.rx & EXTENDED_MASK),
             error_handler=self._note,
@@ -143,6 +143,16 @@ class Conversation:
     ) -> None:
         if self._unsubscribe is not None:
             self._unsubscribe()
+
+    def _next(self, _timeout: float) -> Any:
+        """The `isotp.CanMessage` that waits for the longest, or None."""
+        if not self._incoming:
+            return None
+        # A frame that is here is in time, however late this process came to look for it.
+        for timer in (self._layer.timer_rx_cf, self._layer.timer_rx_fc):
+            if not timer.is_stopped():
+                timer.start()
+        return self._incoming.popleft()
 
     def _take(self, frame: Frame) -> None:
         import isotp
