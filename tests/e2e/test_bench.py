@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from amqp_peer import Peer
-from shell import hilgate, running, watching
+from shell import WAIT_S, hilgate, running, watching
 
 PROFILE = """\
 profile: small-rig
@@ -16,6 +16,7 @@ devices:
   pump-plc:
     protocol: modbus
     connection: {transport: tcp, host: 127.0.0.1, port: 1, unit: 1}
+    timeout: 30s
     address_base: 0
     poll: 50ms
     points:
@@ -47,7 +48,7 @@ async def until_state(broker: str, *states: str) -> dict[str, Any]:
 
 
 async def send(broker: str, *words: str) -> tuple[int, dict[str, Any]]:
-    finished = await hilgate("send", "rig-07", *words, "--json", "--broker", broker)
+    finished = await hilgate("send", "rig-07", *words, "--json", "--timeout", "30s", "--broker", broker)
     assert finished.err == ""
     (result,) = finished.lines
     return finished.code, result
@@ -109,11 +110,11 @@ async def test_tables_for_people(profile: str, broker: str) -> None:
         rejected = await hilgate("send", "rig-07", "read", "pump-plc", "sped", "--broker", broker)
         assert rejected.code == 1
         assert "unknown-point" in rejected.out
-        one = await hilgate("watch", "rig-07", "--for", "2s", "--broker", broker)
+        one = await hilgate("watch", "rig-07", "--for", "6s", "--broker", broker)
         assert one.code == 0
         for word in ("available", "pump-plc", "online", "speed", "rpm", "good"):
             assert word in one.out
-        all_benches = await hilgate("watch", "--for", "1s", "--broker", broker)
+        all_benches = await hilgate("watch", "--for", "4s", "--broker", broker)
         assert all_benches.code == 0
         assert "rig-07" in all_benches.out
         assert "\x1b" not in described.out + read.out + one.out + all_benches.out
@@ -128,9 +129,9 @@ async def test_a_device_that_is_not_there_is_exit_3(profile: str, broker: str) -
 
 
 async def test_a_bench_that_is_not_there_is_exit_4(broker: str) -> None:
-    finished = await hilgate("send", "rig-99", "ping", "--timeout", "500ms", "--broker", broker)
+    finished = await hilgate("send", "rig-99", "ping", "--timeout", "4s", "--broker", broker)
     assert finished.code == 4
-    assert finished.err.startswith("hilgate: No answer from rig-99 within 0.5 s")
+    assert finished.err.startswith("hilgate: No answer from rig-99 within 4 s")
     assert finished.out == ""
 
 
@@ -181,7 +182,7 @@ async def test_a_broker_with_a_password(tmp_path: Path) -> None:
     login = ["--username", "joe", "--password-file", str(password)]
     async with running("broker", "--listen", "127.0.0.1:0", "--json", *login) as process:
         url = json.loads(await process.line())["url"]
-        ask = ["send", "rig-07", "ping", "--timeout", "500ms", "--broker", url]
+        ask = ["send", "rig-07", "ping", "--timeout", "4s", "--broker", url]
         let_in = await hilgate(*ask, *login, "--allow-plain")
         assert (let_in.code, "No answer from rig-07" in let_in.err) == (4, True)
         in_clear = await hilgate(*ask, *login)
@@ -224,7 +225,7 @@ async def test_watch_says_that_the_broker_went_and_came_back() -> None:
             assert watch.process.stderr is not None
             await process.until(lambda said: any(queue["consumers"] for queue in said.get("queues", [])))
             assert (await process.end()).code == 0
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_S):
                 assert b"ended the connection" in await watch.process.stderr.readline()
                 assert b"is it running?" in await watch.process.stderr.readline()
                 async with running("broker", "--listen", url.removeprefix("amqp://")):

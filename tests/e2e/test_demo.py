@@ -14,7 +14,7 @@ from shell import COMMAND, WAIT_S, environment, hilgate, running
 
 
 async def test_the_demo_shows_its_points_and_ends_in_time() -> None:
-    finished = await hilgate("demo", "--port", "0", "--for", "4s")
+    finished = await hilgate("demo", "--port", "0", "--for", "10s")
     assert (finished.code, finished.err) == (0, "")
     for word in ("pump-plc", "setpoint", "rpm", "available", "events/s", "good", "0 lost"):
         assert word in finished.out
@@ -22,7 +22,7 @@ async def test_the_demo_shows_its_points_and_ends_in_time() -> None:
 
 
 async def test_json_prints_every_event_from_the_first_to_offline() -> None:
-    finished = await hilgate("demo", "--port", "0", "--json", "--for", "3s")
+    finished = await hilgate("demo", "--port", "0", "--json", "--for", "8s")
     assert (finished.code, finished.err) == (0, "")
     events = finished.lines
     states = [event["data"]["state"] for event in events if event["type"] == "io.hilgate.availability.v1"]
@@ -109,7 +109,7 @@ async def test_on_a_terminal_it_is_drawn_in_place_until_ctrl_c() -> None:
         assert b"\x1b[?25l" in shown
         process.send_signal(signal.SIGINT)
         rest = await asyncio.to_thread(_read_until, terminal, None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             assert await process.wait() == 0
         assert b"\x1b[?25h" in rest
         assert b"Traceback" not in shown + rest

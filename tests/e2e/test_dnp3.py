@@ -81,13 +81,13 @@ async def positions(watch: Running, last: str) -> list[str]:
 async def test_a_trip_by_send_moves_the_breaker_once(bench: str) -> None:
     async with watching(bench, "rig-07") as watch:
         sent = await hilgate(
-            "send", "rig-07", "write", "bay", "breaker=false", "--timeout", "20s", "--json", "--broker", bench
+            "send", "rig-07", "write", "bay", "breaker=false", "--timeout", "30s", "--json", "--broker", bench
         )
         (result,) = sent.lines
         assert (sent.code, result["status"], result["data"]["values"]) == (0, "ok", {"breaker": False})
         assert (await positions(watch, "off"))[-2:] == ["intermediate", "off"]
         closed = await hilgate(
-            "send", "rig-07", "write", "bay", "breaker=true", "--timeout", "20s", "--broker", bench
+            "send", "rig-07", "write", "bay", "breaker=true", "--timeout", "30s", "--broker", bench
         )
         assert closed.code == 0, closed
         # Had the trip been carried out twice, "off" would come a second time before it is on.
@@ -96,7 +96,7 @@ async def test_a_trip_by_send_moves_the_breaker_once(bench: str) -> None:
 
 async def test_calls_by_send(bench: str) -> None:
     async def send(*words: str) -> Any:
-        sent = await hilgate("send", "rig-07", *words, "--timeout", "20s", "--json", "--broker", bench)
+        sent = await hilgate("send", "rig-07", *words, "--timeout", "30s", "--json", "--broker", bench)
         assert sent.code == 0, sent
         return sent.lines[0]["data"]
 
@@ -119,6 +119,8 @@ async def test_an_earthed_feeder_is_not_closed_and_the_message_says_why(broker: 
     words = ("--sil", "--bench", "rig-07", "--broker", broker, "--heartbeat", "500ms")
     async with running("run", str(profile), *words), watching(broker) as watch:
         await watch.until(lambda event: event["data"]["state"] == "available")
-        sent = await hilgate("send", "rig-07", "write", "bay", "breaker=true", "--broker", broker)
+        sent = await hilgate(
+            "send", "rig-07", "write", "bay", "breaker=true", "--timeout", "30s", "--broker", broker
+        )
         assert sent.code == 1
         assert "earth-switch" in sent.out + sent.err

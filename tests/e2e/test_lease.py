@@ -14,6 +14,7 @@ devices:
   pump-plc:
     protocol: modbus
     connection: {transport: tcp, host: 127.0.0.1, port: 1, unit: 1}
+    timeout: 30s
     address_base: 0
     poll: 50ms
     points:
@@ -27,7 +28,9 @@ async def test_a_bench_is_reserved_written_to_and_released(tmp_path: Path, broke
     profile.write_text(PROFILE)
 
     async def send(*words: str, **variables: str) -> Finished:
-        return await hilgate("send", "rig-07", *words, "--json", "--broker", broker, **variables)
+        return await hilgate(
+            "send", "rig-07", *words, "--json", "--timeout", "30s", "--broker", broker, **variables
+        )
 
     def result(finished: Finished) -> Any:
         (one,) = finished.lines

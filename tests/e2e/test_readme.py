@@ -35,7 +35,7 @@ async def test_the_profile_is_valid_and_runs_without_hardware(text: str, tmp_pat
     (tmp_path / "powertrain.dbc").write_text(POWERTRAIN)
     checked = await hilgate("check", str(profile))
     assert checked.code == 0, checked.out
-    shown = await hilgate("demo", str(profile), "--port", "0", "--for", "3s")
+    shown = await hilgate("demo", str(profile), "--port", "0", "--for", "8s")
     assert (shown.code, shown.err) == (0, "")
     assert "available" in shown.out
 

@@ -21,6 +21,7 @@ devices:
   pump-plc:
     protocol: modbus
     connection: {transport: tcp, host: 127.0.0.1, port: 1, unit: 1}
+    timeout: 30s
     address_base: 0
     poll: 100ms
     points:

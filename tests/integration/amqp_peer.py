@@ -10,7 +10,7 @@ from protocols.amqp.links import Delivery, Link, ReceiverLink, SenderLink
 from protocols.amqp.performatives import Condition, Terminus
 from protocols.amqp.sasl import SaslServer, Verify
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 class Peer:

@@ -43,7 +43,7 @@ def run_agent(tmp_path: Path) -> RunAgent:
                 yield agent
             finally:
                 stop.set()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await running
 
     return run

@@ -15,7 +15,7 @@ from protocols.amqp.cloudevents import Event, from_message
 from protocols.amqp.codec import Message, MessageId, encode
 from protocols.amqp.types import CodecError
 
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 T = TypeVar("T")
 
 RunAgent = Callable[..., contextlib.AbstractAsyncContextManager[Agent]]

@@ -12,7 +12,7 @@ from proton.utils import BlockingConnection, LinkDetached, SendException
 
 from sim.broker import Broker, Limits
 
-TIMEOUT = 5.0
+TIMEOUT = 30.0
 
 
 @contextlib.contextmanager

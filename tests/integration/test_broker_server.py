@@ -15,7 +15,7 @@ from protocols.amqp.links import Delivery, Link, ReceiverLink, SenderLink
 from protocols.amqp.performatives import Condition, Outcome, OutcomeKind, Terminus
 from sim.broker import Broker, Limits
 
-TIMEOUT = 5.0
+TIMEOUT = 30.0
 OPEN = b"AMQP\x00\x01\x00\x00" + bytes.fromhex("00000011 02000000 005310c00401a10178")
 
 

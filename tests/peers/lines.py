@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from protocols.amqp.client import Address, Client, Delivery, NotReady, Options, Outcome, Sender
 from protocols.amqp.codec import Message, encode
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 T = TypeVar("T")
 
 

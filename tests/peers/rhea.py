@@ -12,7 +12,7 @@ from brokers.process import ROOT
 
 JS = ROOT / "tests" / "tools" / "js"
 GET = "make peers (or tests/tools/get-peers js)"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 T = TypeVar("T")
 
 

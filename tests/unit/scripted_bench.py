@@ -14,7 +14,7 @@ from agent.store import Store
 from protocols.base import DriverError, Quality, Sample, Sink, Value
 from protocols.modbus.config import ModbusDevice
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 class ScriptedDriver:
