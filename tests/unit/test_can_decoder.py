@@ -79,6 +79,20 @@ def test_values(signal: Signal, data: str, value: Any) -> None:
     assert seen(decode(bytes.fromhex(data))) == seen({"s": value})
 
 
+def test_signals_around_one_that_lies_across_nine_bytes_are_read_from_their_own() -> None:
+    lies = [Signal("first", 7, 16, False), Signal("across", 6, 64, False), Signal("after", 23, 9, False)]
+    message = Message("m", 1, 16, True, None, {signal.name: signal for signal in lies})
+    decode = compile_decoder(message, {signal.name: signal.name for signal in lies})
+    for data in (bytes(range(1, 17)), b"\x01" + bytes(15)):
+        bits = int.from_bytes(data, "big")
+        expected = {
+            "first": bits >> 112,
+            "across": bits >> 63 & (1 << 64) - 1,
+            "after": bits >> 103 & 0x1FF,
+        }
+        assert decode(data) == expected
+
+
 def test_names_are_never_code() -> None:
     name = "x': __import__('os')._exit(3), '"
     signals = {name: Signal(name, 0, 8, True, choices={1: "'] = 1 #"})}

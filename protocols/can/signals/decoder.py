@@ -317,7 +317,9 @@ def _window(group: Sequence[Signal], length: int) -> Mapping[str, _Window]:
     if not group:
         return {}
     first, size = _bytes_of(group) if length > _WINDOW else (0, length)
-    window = _Window(f"{'n' if group[0].little else 'b'}{first}", group[0].little, first, first + size)
+    little, end = group[0].little, first + size
+    # Two windows may begin at one byte: where a signal of 64 bits lies across nine.
+    window = _Window(f"{'n' if little else 'b'}{first}_{end}", little, first, end)
     return {signal.name: window for signal in group}
 
 
