@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, Literal
 
@@ -16,6 +17,7 @@ from protocols.opcua.to_json import text, to_json
 from protocols.opcua.types import NodeType
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PICOSECONDS: Final = 100  # of a nanosecond: they are counted in tens (OPC 10000-4, DataValue)
 _PLAIN: Final = (float, int, bool)
 _EMPTY_TEXTS: Final = (ua.VariantType.String, ua.VariantType.ByteString, ua.VariantType.XmlElement)
 _TEXTS: Final = (ua.VariantType.String, ua.VariantType.LocalizedText)
@@ -26,21 +28,23 @@ _INTEGERS: Final = range(ua.VariantType.SByte, ua.VariantType.UInt64 + 1)
 def time_ns(data: ua.DataValue, mode: Literal["source", "server", "gateway"], now_ns: int) -> int:
     """When a value was so by the clock that `mode` names, UTC in nanoseconds; a clock that says nothing gives
     way to the next, from the source over the server to ours."""
-    if mode == "source" and (ns := _ns(data.SourceTimestamp, data.SourcePicoseconds)) is not None:
-        return ns
-    if mode != "gateway" and (ns := _ns(data.ServerTimestamp, data.ServerPicoseconds)) is not None:
-        return ns
+    if mode == "source" and data.SourceTimestamp is not None:
+        ns = ns_of(data.SourceTimestamp)
+        if ns is not None:
+            return ns + (data.SourcePicoseconds or 0) // _PICOSECONDS
+    if mode != "gateway" and data.ServerTimestamp is not None:
+        ns = ns_of(data.ServerTimestamp)
+        if ns is not None:
+            return ns + (data.ServerPicoseconds or 0) // _PICOSECONDS
     return now_ns
 
 
-def _ns(stamp: datetime | None, picoseconds: int | None) -> int | None:
-    if stamp is None:
-        return None
+def ns_of(stamp: datetime) -> int | None:
+    """A time as UTC in nanoseconds since 1970; None of one that is earlier: 1601 says that there is none."""
     since = (stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=UTC)) - _EPOCH
     if since.days < 0:
-        return None  # 1601 is how the protocol says that there is none
-    ns = ((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
-    return ns + picoseconds // 100 if picoseconds else ns  # counted in 10 ps
+        return None
+    return ((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
 
 class Codec:
@@ -54,7 +58,7 @@ class Codec:
     ) -> None:
         self._point = point
         self._engineering = point.engineering
-        self._quality = Judge(tolerate).quality
+        self._quality = _judge(frozenset(tolerate)).quality
         self._wanted = None if point.data_type is None else ua.VariantType[point.data_type]
         self._scaled = (point.scale, point.offset) != (1, 0)
         self._plain = point.kind == "number" and not self._scaled
@@ -165,6 +169,11 @@ class Codec:
         """The value as the node holds it after it was told so: rounded as its type rounds."""
         meant = self.take(ua.DataValue(told))
         return value if isinstance(meant, Quality) else meant
+
+
+@lru_cache(maxsize=64)
+def _judge(tolerate: frozenset[str]) -> Judge:
+    return Judge(tolerate)  # one for all points of a device
 
 
 def _lengths(index_range: str | None) -> list[int]:

@@ -40,7 +40,8 @@ BuiltIn = Literal[
 """Built-in types (OPC 10000-6, 5.1.2)."""
 
 _NODE_ID = re.compile(r"(?:ns=\d{1,5};|nsu=[^;]+;)?(?:i=\d{1,10}|s=.+|g=[0-9a-fA-F-]{36}|b=[A-Za-z0-9+/=]*)")
-_RANGE = re.compile(r"\d{1,9}(?::\d{1,9})?(?:,\d{1,9}(?::\d{1,9})?)*")
+INDEX_RANGE: Final = r"\d{1,9}(?::\d{1,9})?(?:,\d{1,9}(?::\d{1,9})?)*"
+"""Which elements of an array, by dimension (OPC 10000-4, 7.27)."""
 _VALUE_FIELDS: Final = (
     "data_type",
     "fields",
@@ -73,8 +74,14 @@ Node = Annotated[str | Sequence[str], BeforeValidator(_path), AfterValidator(_no
 
 
 def _index_range(text: str) -> str:
-    if not _RANGE.fullmatch(text):
+    if not re.fullmatch(INDEX_RANGE, text):
         raise ValueError("should be an index range such as 3, 0:4 or 0:4,2 (OPC 10000-4, 7.27)")
+    for one in text.split(","):
+        first, _, last = one.partition(":")
+        if last and int(first) >= int(last):
+            raise ValueError(
+                f"{one} should be from a lower index to a higher one; a single one is just itself"
+            )
     return text
 
 
