@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import socket
 import ssl
@@ -43,7 +44,7 @@ class TlsOptions(Protocol):
 
 
 class SerialOptions(Protocol):
-    """What a profile says of a serial line; the data bits are 8."""
+    """What a profile says of every serial line."""
 
     @property
     def port(self) -> str:
@@ -55,7 +56,7 @@ class SerialOptions(Protocol):
 
     @property
     def parity(self) -> str:
-        """`none`, `even` or `odd`."""
+        """`none`, `even`, `odd`, `mark` or `space`."""
 
     @property
     def stopbits(self) -> int:
@@ -181,7 +182,21 @@ def _file_of(field: str, *files: str | None) -> Iterator[None]:
         raise DriverError("disconnected", f"{field}: {names} cannot be used: {reason}") from error
 
 
-def open_serial(line: SerialOptions, protocol: asyncio.Protocol, extra: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class SerialLines:
+    """What most serial lines leave as it is: data bits, flow control, and DTR and RTS on opening."""
+
+    bytesize: int = 8
+    flow: str = "none"
+    """`none`, `rtscts` or `xonxoff`."""
+    dtr: bool | None = None
+    """None: as the system sets it."""
+    rts: bool | None = None
+
+
+def open_serial(
+    line: SerialOptions, protocol: asyncio.Protocol, extra: str, lines: SerialLines = SerialLines()
+) -> None:
     """Opens a serial port for this process alone; pyserial does not block here (O_NONBLOCK).
 
     `extra` is the distribution's extra that brings pyserial to the protocol.
@@ -196,14 +211,23 @@ def open_serial(line: SerialOptions, protocol: asyncio.Protocol, extra: str) -> 
         raise DriverError("disconnected", text) from error
     with _in_words(line.port):
         port = serial.Serial(
-            line.port,
             baudrate=line.baudrate,
-            parity={"none": "N", "even": "E", "odd": "O"}[line.parity],
+            bytesize=lines.bytesize,
+            parity=line.parity[0].upper(),
             stopbits=line.stopbits,
+            rtscts=lines.flow == "rtscts",
+            xonxoff=lines.flow == "xonxoff",
             timeout=0,
             write_timeout=0,
             exclusive=True,
         )
+        # Set before it is opened, so that neither line shows another state in between.
+        if lines.dtr is not None:
+            port.dtr = lines.dtr
+        if lines.rts is not None:
+            port.rts = lines.rts
+        port.port = line.port
+        port.open()
     protocol.connection_made(_SerialTransport(port, protocol))
 
 
