@@ -1,20 +1,79 @@
 """A session with a server: what the rest of the driver stands on."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+import asyncio
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncua import ua
+from asyncua.client.client import Client
+from asyncua.ua.attribute_ids import AttributeIds
+from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
+from asyncua.ua.ua_binary import struct_from_binary
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
+
+from protocols.base import DriverError
+from protocols.opcua import nodes as node_ids
+from protocols.opcua import security
 from protocols.opcua.config import OpcuaDevice
+from protocols.opcua.limits import Limits, pieces
+from protocols.opcua.status import words
 
 if TYPE_CHECKING:
-    from asyncua import ua
     from asyncua.client.ua_client import UaClient
+
+_Response = TypeVar("_Response")
+
+UNDECODABLE: Final = (
+    UaError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    struct.error,
+)
+"""What asyncua's decoders raise on bytes that are no answer."""
+_GONE: Final = frozenset(
+    {
+        StatusCodes.BadSessionIdInvalid,
+        StatusCodes.BadSessionClosed,
+        StatusCodes.BadSessionNotActivated,
+        StatusCodes.BadSecureChannelIdInvalid,
+        StatusCodes.BadSecureChannelClosed,
+        StatusCodes.BadSecureChannelTokenUnknown,
+        StatusCodes.BadConnectionClosed,
+        StatusCodes.BadServerHalted,
+        StatusCodes.BadShutdown,
+    }
+)
+"""Codes of a service with which there is no session any more."""
+_LATE: Final = frozenset({StatusCodes.BadTimeout, StatusCodes.BadRequestTimeout})
+_STATE: Final = ua.NodeId(ua.Int32(ObjectIds.Server_ServerStatus_State))
+_NAMESPACES: Final = ua.NodeId(ua.Int32(ObjectIds.Server_NamespaceArray))
+_GRACE_S: Final = 0.5
+"""How long a server may take to close the session when we go."""
 
 
 class Session:
-    """A secure channel and an activated session on it."""
+    """A secure channel and an activated session on it.
 
-    device: OpcuaDevice
+    Lives on when the link is lost: opened again it takes up the session that the server still holds.
+    """
+
+    def __init__(self, device: OpcuaDevice) -> None:
+        self.device = device
+        self.limits = Limits()
+        self.namespaces: Sequence[str] = ()
+        self._client: Client | None = None
+        self._over = asyncio.Event()
+        self._reason = ""
+        self._up = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._nodes: dict[str, ua.NodeId | ua.StatusCode] = {}
 
     @property
     def services(self) -> "UaClient":
@@ -23,14 +82,246 @@ class Session:
         Raises:
             DriverError: `disconnected`: there is no session now.
         """
-        raise NotImplementedError
+        if self._client is None or not self._up:
+            raise DriverError("disconnected", f"{self.device.connection.url} is not connected")
+        return self._client.uaclient
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the server holds the session when nothing comes from us, as it revised them."""
+        return self._client.session_timeout / 1000 if self._client is not None else 0.0
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def open(self) -> bool:
+        """Connects and activates a session; says whether it is the one that there was before.
+
+        Raises:
+            DriverError: the server cannot be reached, is no OPC UA server, or does not let us in.
+        """
+        await self._drop("connecting again")
+        self._over, self._reason = asyncio.Event(), ""
+        device = self.device
+        client = self._client
+        if client is None:
+            client = self._client = Client(device.connection.url, timeout=device.timeout)
+            client.name = client.description = f"hilgate {device.name}".rstrip()
+        try:
+            async with asyncio.timeout(device.connect_timeout):
+                resumed = await self._open(client)
+        except TimeoutError as error:
+            text = f"{device.connection.url} gave no session within {device.connect_timeout:g} s"
+            await self._drop(text)
+            raise DriverError("timeout", text) from error
+        except BaseException:
+            await self._drop("no session was made")
+            raise
+        return resumed
+
+    async def _open(self, client: Client) -> bool:
+        with self._explained():
+            await security.secure(client, self.device)
+            await client.connect_socket()
+            assert client.uaclient.protocol is not None  # it was made just now
+            client.uaclient.protocol.on_connection_lost = self._cut
+            await client.send_hello()
+            await client.open_secure_channel()
+            resumed = await self._resume(client)
+            if not resumed:
+                client.session_timeout = int(self.device.session_timeout * 1000)
+                await client.create_session()
+                try:
+                    await self._activate(client)
+                except UaStatusCodeError:
+                    with suppress(UaError):
+                        await client.uaclient.close_session(True)
+                    raise
+        self._up = True
+        if self._over.is_set():
+            raise DriverError("disconnected", self._reason)
+        if not resumed:
+            self._nodes.clear()
+        with self.errors("read its capabilities"):
+            self.limits = await Limits.of(client.uaclient)
+            (held,) = await self.read([ua.ReadValueId(_NAMESPACES, ua.IntegerId(AttributeIds.Value))])
+            uris = held.Value.Value if held.Value is not None else None
+            self.namespaces = [str(uri) for uri in uris] if isinstance(uris, list) else []
+        self._tasks = [
+            asyncio.create_task(self._watch(), name=f"{self.device.name}: watch"),
+            asyncio.create_task(self._renew(client), name=f"{self.device.name}: renew channel"),
+        ]
+        return resumed
+
+    async def _resume(self, client: Client) -> bool:
+        """Activates the session that the server holds for us on the new channel (OPC 10000-4, 6.7)."""
+        session = client.uaclient.session
+        if not session.has_session:
+            return False
+        session.rebind_authentication_token()
+        try:
+            await self._activate(client)
+        except UaStatusCodeError:  # whatever it has against the old session, a new one will tell
+            session.reset_authentication_token()
+            return False
+        return True
+
+    async def _activate(self, client: Client) -> None:
+        await client._activate_with_credentials()
+
+    async def close(self) -> None:
+        """Ends the session at the server, with its subscriptions, and the link. Safe to call twice.
+
+        After the link was lost nothing is ended: the next `open` takes the session up again.
+        """
+        client, up = self._client, self._up
+        if client is None:
+            return
+        if up:
+            with suppress(*UNDECODABLE, OSError, TimeoutError):  # it ends by itself when we are gone
+                async with asyncio.timeout(_GRACE_S):
+                    await client.uaclient.close_session(True)
+                    await client.close_secure_channel()
+            self._client = None
+        await self._drop("closed")
+        client.disconnect_socket()
+
+    async def _drop(self, reason: str) -> None:
+        self._lose(reason)
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._client is not None:
+            self._client.disconnect_socket()
+
+    async def lost(self) -> str:
+        """Returns when the link is lost, with the reason."""
+        await self._over.wait()
+        return self._reason
+
+    def _lose(self, reason: str) -> None:
+        if not self._over.is_set():
+            self._reason = reason
+            self._over.set()
+        self._up = False
+
+    def _cut(self, error: Exception | None) -> None:
+        if self._client is not None:
+            self._client.uaclient.notify_transport_lost()
+        why = f": {error}" if error is not None and str(error) else ""
+        self._lose(f"{self.device.connection.url} closed the connection{why}")
+
+    async def _watch(self) -> None:
+        """Asks for the server's state, which keeps the session alive; gives up on a server that is mute."""
+        while True:
+            await asyncio.sleep(min(self.device.timeout / 2, self.timeout / 3))
+            try:
+                await self.read([ua.ReadValueId(_STATE, ua.IntegerId(AttributeIds.Value))])
+            except DriverError as error:
+                if error.code != "device-error":
+                    self._lose(str(error))
+                    return
+
+    async def _renew(self, client: Client) -> None:
+        """Renews the channel's token after three quarters of its life (OPC 10000-4, 5.6.2)."""
+        while True:
+            await asyncio.sleep(client.secure_channel_timeout / 1000 * 0.75)
+            try:
+                with self.errors("renew the secure channel"):
+                    await client.open_secure_channel(renew=True)
+                    client.uaclient.revolve_security_token()
+            except DriverError as error:
+                self._lose(str(error))
+                return
+
+    # -- errors ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says what is wrong when a session cannot be made."""
+        url = self.device.connection.url
+        try:
+            yield
+        except DriverError:
+            raise
+        except socket.gaierror as error:
+            raise DriverError("disconnected", f"{url}: host not found: {error.strerror}") from error
+        except ConnectionRefusedError as error:
+            raise DriverError("disconnected", f"{url} refused the connection: no server there") from error
+        except TimeoutError as error:
+            raise DriverError("timeout", f"{url} did not answer within {self.device.timeout:g} s") from error
+        except ConnectionError as error:
+            text = f"{url} closed the connection when it was asked for a session: is it an OPC UA server?"
+            raise DriverError("disconnected", text) from error
+        except OSError as error:
+            raise DriverError("disconnected", f"{url}: {error.strerror or error}") from error
+        except UaStatusCodeError as error:
+            raise DriverError("disconnected", f"{url} gives no session: {words(error.code)}") from error
+        except UNDECODABLE as error:
+            raise DriverError("disconnected", f"{url} gives no session: {_text(error)}") from error
 
     def errors(self, what: str) -> AbstractContextManager[None]:
         """Turns what asyncua raises within into a DriverError: `timeout`, `disconnected` or `device-error`.
 
         `what` is what was tried, such as "read speed"; the text names the server and its status code.
         """
-        raise NotImplementedError
+        return self._errors(what)
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        url = self.device.connection.url
+        try:
+            yield
+        except TimeoutError as error:
+            text = f"{url} did not answer within {self.device.timeout:g} s: {what}"
+            raise DriverError("timeout", text) from error
+        except OSError as error:
+            text = self._reason or f"{url} closed the connection"
+            raise DriverError("disconnected", f"{text}: {what}") from error
+        except UaStatusCodeError as error:
+            text = f"{url} refused to {what}: {words(error.code)}"
+            if error.code in _GONE:
+                self._lose(text)
+                raise DriverError("disconnected", text) from error
+            raise DriverError("timeout" if error.code in _LATE else "device-error", text) from error
+        except UNDECODABLE as error:
+            text = f"{url} gave an answer that makes no sense to {what}: {_text(error)}"
+            raise DriverError("device-error", text) from error
+
+    # -- services -------------------------------------------------------------------------------
+
+    async def ask(self, request: Any, response: type[_Response], timeout: float | None = None) -> _Response:
+        """A service that asyncua's client has not, or not without more than the service; 0: no time limit.
+
+        Raises:
+            DriverError: `disconnected`: there is no session now.
+            UaError, OSError, TimeoutError: as asyncua has them; see `errors`.
+        """
+        protocol = self.services.protocol
+        if protocol is None:
+            raise DriverError("disconnected", f"{self.device.connection.url} is not connected")
+        answer: Any = struct_from_binary(response, await protocol.send_request(request, timeout))
+        answer.ResponseHeader.ServiceResult.check()
+        return answer  # type: ignore[no-any-return]  # it is of the class that was asked for
+
+    async def read(
+        self,
+        wanted: Sequence[ua.ReadValueId],
+        stamps: ua.TimestampsToReturn = ua.TimestampsToReturn.Neither,
+    ) -> list[ua.DataValue]:
+        """The values of attributes, in their order, in as many requests as the server's limits take.
+
+        Raises:
+            DriverError: the server refused to, or did not answer.
+        """
+        values: list[ua.DataValue] = []
+        with self.errors(f"read {len(wanted)} attributes"):
+            for piece in pieces(wanted, self.limits.read):
+                got = await self.services.read(ua.ReadParameters(0, stamps, list(piece)))
+                if len(got) != len(piece):
+                    raise UaError(f"it gave {len(got)} values of {len(piece)} nodes")
+                values += got
+        return values
 
     async def resolve(self, nodes: Sequence[str | Sequence[str]]) -> "Sequence[ua.NodeId | ua.StatusCode]":
         """Node ids of what profiles write: ns=, nsu= and browse paths; else why there is none.
@@ -38,7 +329,31 @@ class Session:
         Raises:
             DriverError: the server did not answer.
         """
-        raise NotImplementedError
+        found = [node_ids.resolved(node, self.namespaces) for node in nodes]
+        paths = [(place, one) for place, one in enumerate(found) if isinstance(one, ua.BrowsePath)]
+        with self.errors("follow browse paths"):
+            for piece in pieces(paths, self.limits.translate):
+                asked = [path for _, path in piece]
+                results = await self.services.translate_browsepaths_to_nodeids(asked)
+                if len(results) != len(piece):
+                    raise UaError(f"it gave {len(results)} targets of {len(piece)} browse paths")
+                for (place, _), result in zip(piece, results, strict=True):
+                    found[place] = node_ids.target(result, self.namespaces)
+        return [one for one in found if not isinstance(one, ua.BrowsePath)]
+
+    async def find_points(self) -> None:
+        """Finds the nodes of all points, for `node_id` and `found`.
+
+        Raises:
+            DriverError: the server did not answer.
+        """
+        points = self.device.points
+        nodes = await self.resolve([point.node for point in points.values()])
+        self._nodes = dict(zip(points, nodes, strict=True))
+
+    def found(self, point: str) -> "ua.NodeId | ua.StatusCode":
+        """The node of a point, or why there is none."""
+        return self._nodes.get(point) or ua.StatusCode(ua.UInt32(StatusCodes.BadNodeIdUnknown))
 
     def node_id(self, point: str) -> "ua.NodeId":
         """The node of a point.
@@ -46,4 +361,14 @@ class Session:
         Raises:
             DriverError: `device-error`: the server has no such node.
         """
-        raise NotImplementedError
+        node = self.found(point)
+        if isinstance(node, ua.StatusCode):
+            written = self.device.points[point].node
+            path = written if isinstance(written, str) else "/" + "/".join(written)
+            text = f"{self.device.connection.url} has no node {path} for {point}: {words(node.value)}"
+            raise DriverError("device-error", text)
+        return node
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200].rstrip(" :")

@@ -1,0 +1,74 @@
+"""What a server can do at once: its capabilities and operation limits (OPC 10000-5, ServerCapabilities)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import msgspec
+from asyncua import ua
+from asyncua.ua.attribute_ids import AttributeIds
+from asyncua.ua.object_ids import ObjectIds
+
+if TYPE_CHECKING:
+    from asyncua.client.ua_client import UaClient
+
+_One = TypeVar("_One")
+
+AT_ONCE: Final = 500
+"""Most operations of one request, whatever the server takes: a request's coding holds up the loop."""
+_FEW: Final = 10
+"""Nodes that any server lets one read at once."""
+_SERVER: Final = "Server_ServerCapabilities_"
+_OPERATIONS: Final = "Server_ServerCapabilities_OperationLimits_"
+_NODES: Final[Mapping[str, str]] = {
+    "read": _OPERATIONS + "MaxNodesPerRead",
+    "write": _OPERATIONS + "MaxNodesPerWrite",
+    "call": _OPERATIONS + "MaxNodesPerMethodCall",
+    "browse": _OPERATIONS + "MaxNodesPerBrowse",
+    "translate": _OPERATIONS + "MaxNodesPerTranslateBrowsePathsToNodeIds",
+    "monitor": _OPERATIONS + "MaxMonitoredItemsPerCall",
+    "items_per_subscription": _SERVER + "MaxMonitoredItemsPerSubscription",
+    "subscriptions": _SERVER + "MaxSubscriptionsPerSession",
+}
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Most operations of one request, by kind, and most items and subscriptions; 0: it does not say."""
+
+    read: int = 0
+    write: int = 0
+    call: int = 0
+    browse: int = 0
+    translate: int = 0
+    monitor: int = 0
+    items_per_subscription: int = 0
+    subscriptions: int = 0
+
+    @classmethod
+    async def of(cls, services: "UaClient") -> Self:
+        """Asks a server; what it does not say, or says nonsense of, is no limit.
+
+        Raises:
+            UaError, OSError, TimeoutError: as asyncua has them.
+        """
+        wanted = [
+            ua.ReadValueId(ua.NodeId(ua.Int32(getattr(ObjectIds, name))), ua.IntegerId(AttributeIds.Value))
+            for name in _NODES.values()
+        ]
+        values: list[ua.DataValue] = []
+        for piece in pieces(wanted, _FEW):
+            stamps = ua.TimestampsToReturn.Neither
+            values += await services.read(ua.ReadParameters(0, stamps, list(piece)))
+        return cls(**{kind: _limit(data) for kind, data in zip(_NODES, values, strict=False)})
+
+
+def _limit(data: ua.DataValue) -> int:
+    value: Any = data.Value.Value if data.Value is not None else None
+    good = data.StatusCode is None or data.StatusCode.is_good()
+    return value if good and isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def pieces(all_of: Sequence[_One], limit: int) -> Iterator[Sequence[_One]]:
+    """Cuts operations into requests that fit the server's limit (0: it has none)."""
+    size = min(limit or AT_ONCE, AT_ONCE)
+    for start in range(0, len(all_of), size):
+        yield all_of[start : start + size]
