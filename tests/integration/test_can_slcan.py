@@ -103,7 +103,7 @@ async def test_unplugging_is_the_end_and_plugging_in_a_beginning(adapter: Lawice
     bus.periodic([Frame(0, 1, b"")], 0.01)
     await until(lambda: kept.own)
     adapter.unplug()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         reason = await bus.lost()
     assert reason
     with pytest.raises(DriverError) as caught:
@@ -133,7 +133,10 @@ async def test_what_is_no_line_is_counted_and_the_next_frame_comes(adapter: Lawi
     adapter.bus(Frame(0, 0x55, b"good"))
     await until(lambda: kept.all)
     assert content(kept.all) == [(0x55, b"good", 0)]
-    assert bus.status().dropped == kept.lost == 6
+    adapter.write(b"t12Z1AA\r" + b"t\r" * 50)
+    adapter.bus(Frame(0, 0x56, b"behind"))
+    await until(lambda: len(kept.all) == 2)
+    assert bus.status().dropped == kept.lost == 57
     bus.close()
 
 
@@ -197,7 +200,7 @@ async def test_an_adapter_that_takes_nothing_is_late_and_lost_and_closed_in_time
             failures.append(error)
             break
     assert failures[0].code in ("timeout", "disconnected")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await bus.lost()
     await bus_ends(bus)
 
@@ -221,7 +224,7 @@ async def test_closing_does_not_wait_for_a_write_that_blocks(adapter: Lawicel, k
 async def bus_ends(bus: Bus) -> None:
     started = time.monotonic()
     bus.close()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 20  # where it waited for the write, it would wait for ever
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("can ")]
 
 

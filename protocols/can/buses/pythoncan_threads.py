@@ -286,13 +286,14 @@ class Session:
         if any(isinstance(cause, OSError) for cause in chain) or isinstance(chain[-1], can.CanError):
             self._end_of(reason_of(error))
             return
+        if self._connection.interface == "slcan" and isinstance(chain[-1], UnicodeDecodeError):
+            # Else what it could not decode stays in its buffer. All that waits goes with it: only where it has to.
+            bus.flush()  # type: ignore[attr-defined]  # of slcan
         self._malformed += 1
         self._inbox.lose()
         _log.debug("not a frame", bus=str(self._connection), reason=reason_of(error))
         if self._malformed >= _MALFORMED_MOST:
             self._end_of(f"nothing that comes is a frame (of the last: {reason_of(error)})")
-        elif self._connection.interface == "slcan":
-            bus.flush()  # type: ignore[attr-defined]  # else what it could not decode stays in its buffer
 
     def _unplugged(self) -> bool:
         """Some of the serial interfaces swallow the error of a port that is gone."""
