@@ -63,7 +63,7 @@ def another_node(channel: str) -> Iterator[socket.socket]:
     """A raw socket of the standard library on the same bus."""
     with socket.socket(socket.AF_CAN, socket.SOCK_RAW, socket.CAN_RAW) as sock:
         sock.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FD_FRAMES, 1)
-        sock.settimeout(5)
+        sock.settimeout(30)
         sock.bind((channel,))
         yield sock
 

@@ -144,7 +144,7 @@ async def test_making_safe_ends_what_was_set_going(
 async def test_frames_over_the_rate_are_said_as_a_loss(
     broker: Broker, run_agent: RunAgent, node: can.BusABC
 ) -> None:
-    text = profile(node, frames="{max_rate: 50}")
+    text = profile(node, frames="{max_rate: 5}")
     async with desk(broker.url, "rig") as one, run_agent(text, broker.url, sil=False):
         await one.until_state("available")
         for n in range(100):
@@ -179,7 +179,7 @@ async def test_a_bus_that_falls_silent_is_stale_and_degraded(
 async def test_what_was_lost_before_a_stop_is_said_at_the_stop(
     broker: Broker, run_agent: RunAgent, node: can.BusABC
 ) -> None:
-    text = profile(node, frames="{max_rate: 50, own: false}")
+    text = profile(node, frames="{max_rate: 5, own: false}")
     async with desk(broker.url, "rig") as one:
         async with run_agent(text, broker.url, sil=False, heartbeat="1h"):
             await one.until_state("available")

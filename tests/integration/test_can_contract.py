@@ -94,8 +94,8 @@ async def test_every_kind_of_frame_is_own_here_and_another_s_there(opened: Calla
     (bus, ours), (_, theirs) = await opened(), await opened()  # type: ignore[misc]
     before = time.time_ns()
     sent = [await bus.send(frame, 5.0) for frame in EVERY_KIND]
-    after = time.time_ns()
     await until(lambda: len(theirs.all) == len(EVERY_KIND))
+    after = time.time_ns()
     assert content(sent) == [(frame.can_id, frame.data, frame.flags | OWN) for frame in EVERY_KIND]
     assert ours.all == sent
     assert by_others(theirs) == content(EVERY_KIND)
