@@ -287,7 +287,7 @@ class Session:
             self._end_of(reason_of(error))
             return
         if self._connection.interface == "slcan" and isinstance(chain[-1], UnicodeDecodeError):
-            # Else what it could not decode stays in its buffer. All that waits goes with it: only where it has to.
+            # Else what it could not decode stays in its buffer; what waits behind it goes too.
             bus.flush()  # type: ignore[attr-defined]  # of slcan
         self._malformed += 1
         self._inbox.lose()
