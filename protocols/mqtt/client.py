@@ -19,6 +19,8 @@ from protocols.base import DriverError
 from protocols.mqtt.config import Connection, Tls
 from protocols.mqtt.link import PahoClient, Stream
 from protocols.mqtt.message import Message, Publication, Subscription
+from protocols.mqtt.plan import matches
+from protocols.mqtt.reasons import words
 from protocols.units import format_duration
 
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
@@ -31,13 +33,6 @@ _ROOM: Final = 16 * 1024 * 1024
 _NEVER = 0xFFFFFFFF
 _GRACE_S = 0.5
 _MISC_S = 1.0
-_HINTS = {
-    0x85: "is client_id allowed there?",
-    0x86: "are username and password_file right?",
-    0x87: "are username and password_file, or cert, right?",
-    0x84: "try the other version",
-    0x8E: "another client has the same client_id",
-}
 _KEEP_ALIVE = 0x8D
 _UNKNOWN = "whether it was taken is not known, and it is not repeated"
 _T = TypeVar("_T")
@@ -45,13 +40,6 @@ _T = TypeVar("_T")
 
 def _properties(kind: int) -> Properties:
     return Properties(kind)  # type: ignore[no-untyped-call]  # paho's own says no types
-
-
-def _words(reason: ReasonCode, properties: Properties | None = None) -> str:
-    """A reason code in words, with what the broker says to it and what may be done about it."""
-    said = getattr(properties, "ReasonString", "")
-    hint = _HINTS.get(reason.value, "")
-    return "; ".join(filter(None, (str(reason).lower(), f"it says {said!r:.200}" if said else "", hint)))
 
 
 class Client:
@@ -106,6 +94,7 @@ class Client:
         self._published: dict[int, asyncio.Future[ReasonCode]] = {}
         self._slots = asyncio.Semaphore(_IN_FLIGHT)
         self._limits: Properties | None = None
+        self._identified: dict[int, str] = {}
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -204,16 +193,28 @@ class Client:
 
     # -- what is asked of the broker ------------------------------------------------------------
 
-    async def subscribe(self, subscriptions: Sequence[Subscription]) -> Mapping[str, int | str]:
+    async def subscribe(
+        self, subscriptions: Sequence[Subscription], *, apart: bool = False
+    ) -> Mapping[str, int | str]:
         """Subscribes; of each filter the QoS that was granted, or the broker's reason in words.
+
+        `apart` is for filters that may match one topic: the broker may then send a message once for each
+        (MQTT 5.0, 3.3.4), and subscription identifiers tell the copies. MQTT 3.1.1 has none.
 
         Raises:
             DriverError: `timeout` or `disconnected`.
         """
-        for start in range(0, len(subscriptions), _FILTERS):
-            part = subscriptions[start : start + _FILTERS]
+        apart = apart and self._v5 and bool(getattr(self._limits, "SubscriptionIdentifierAvailable", 1))
+        step = 1 if apart else _FILTERS
+        for start in range(0, len(subscriptions), step):
+            part = subscriptions[start : start + step]
+            properties = None
+            if apart:
+                properties = _properties(PacketTypes.SUBSCRIBE)
+                properties.SubscriptionIdentifier = start + 1
+                self._identified[start + 1] = part[0].filter
             wanted = [(one.filter, SubscribeOptions(one.qos) if self._v5 else one.qos) for one in part]
-            _, mid = self._linked().subscribe(wanted)  # type: ignore[arg-type]  # either form, never mixed
+            _, mid = self._linked().subscribe(wanted, properties=properties)  # type: ignore[arg-type]  # either form, never mixed
             if mid is None:
                 raise DriverError("disconnected", f"the connection to {self.name} was lost")
             reasons = await self._answer(self._subscribed, mid, "SUBSCRIBE")
@@ -329,9 +330,19 @@ class Client:
         except UnicodeDecodeError:
             self._lost(1, "malformed-topic")
         else:
-            correlation = getattr(packet.properties, "CorrelationData", None)
-            payload = bytes(packet.payload)
-            self._take(Message(topic, payload, time.time_ns(), packet.qos, packet.retain, correlation))
+            properties = packet.properties
+            if not self._copy(topic, getattr(properties, "SubscriptionIdentifier", ())):
+                self._take(
+                    Message(
+                        topic,
+                        bytes(packet.payload),
+                        time.time_ns(),
+                        packet.qos,
+                        packet.retain,
+                        getattr(properties, "CorrelationData", None),
+                        getattr(properties, "ResponseTopic", None),
+                    )
+                )
         if not packet.qos:
             return
         if self._manual:
@@ -339,6 +350,15 @@ class Client:
             self.arrived.set()
         else:
             self.acknowledge([(packet.mid, packet.qos)])
+
+    def _copy(self, topic: str, identifiers: Sequence[int]) -> bool:
+        """Whether another subscription that matches brings the message too: the first one's is taken."""
+        if not identifiers or not self._identified:
+            return False
+        for identifier, name in self._identified.items():
+            if isinstance(self.granted.get(name), int) and matches(name, topic):
+                return identifier not in identifiers
+        return False
 
     # -- paho's callbacks -----------------------------------------------------------------------
 
@@ -354,7 +374,7 @@ class Client:
         self._slots = asyncio.Semaphore(min(_IN_FLIGHT, getattr(limits, "ReceiveMaximum", _IN_FLIGHT)))
         error = None
         if reason.is_failure:
-            error = DriverError("disconnected", f"{self.name} does not let us in: {_words(reason, limits)}")
+            error = DriverError("disconnected", f"{self.name} does not let us in: {words(reason, limits)}")
         self._connected.set_result(error)
 
     def _on_disconnect(
@@ -362,7 +382,7 @@ class Client:
     ) -> None:
         said = self._stream.reason if self._stream is not None else ""
         if flags.is_disconnect_packet_from_server:
-            self._end(f"it ended the connection: {_words(reason, limits)}")
+            self._end(f"it ended the connection: {words(reason, limits)}")
         elif reason.value == _KEEP_ALIVE:
             self._end(f"it has said nothing for {self._connection.keep_alive} s and more")
         else:

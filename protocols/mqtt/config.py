@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from protocols.base import DeviceConfig, Name, Scalar
 from protocols.mistakes import Wrong, raise_all
+from protocols.mqtt.paths import JsonPath
 from protocols.mqtt.point import MqttPoint, QoS, Topic
 from protocols.units import Duration, Size
 
@@ -76,7 +77,7 @@ class Presence(_Part):
     """The topic that says whether the device is there: retained, and the device's last will."""
 
     topic: Topic
-    path: str | None = Field(None, description="Of a JSON payload: where the word stands.")
+    path: JsonPath | None = Field(None, description="Of a JSON payload: where the word stands.")
     online: Scalar = Field("online", description="What it says when it is there.")
     offline: Scalar = Field("offline", description="What its last will says.")
 

@@ -18,6 +18,8 @@ class Message(msgspec.Struct, frozen=True):
     retain: bool = False
     correlation: bytes | None = None
     """MQTT 5: Correlation Data (MQTT 5.0, 3.3.2.3.6)."""
+    response_topic: str | None = None
+    """MQTT 5: where an answer is wanted (MQTT 5.0, 3.3.2.3.5)."""
 
 
 class Publication(msgspec.Struct, frozen=True):
@@ -41,6 +43,10 @@ class Subscription(msgspec.Struct, frozen=True):
 
 class Host(Protocol):
     """What a kind of payload stands on: the session with the broker, and the agent behind it."""
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Topic filters that the broker refused, and why: the device is `degraded` by that alone."""
 
     def sample(self, sample: Sample) -> None:
         """Takes readings; those that come before the agent listens are kept for it."""
@@ -77,7 +83,7 @@ class Payloads(Protocol):
         """What has to be subscribed to before `begin`."""
 
     async def begin(self, host: Host) -> None:
-        """The session is there and subscribed.
+        """The session is there and subscribed; what came meanwhile is taken once this is over.
 
         Raises:
             DriverError: the device cannot be spoken to.
@@ -108,4 +114,5 @@ class Payloads(Protocol):
         """Its part of `call status`: what is known of the device, messages not taken by reason."""
 
     async def end(self) -> None:
-        """The session is about to be closed in good order: a last word, such as our own offline."""
+        """The session is over, and timers with it; where it is closed in good order, a last word may be
+        published, such as our own offline. Where the link is lost that is a DriverError, which may pass."""

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from protocols.mistakes import Wrong
+from protocols.mqtt.encodings import NUMBERS
+from protocols.mqtt.paths import JsonPath
 from protocols.units import Duration
 from protocols.values import TypedPoint
 
@@ -74,7 +76,9 @@ class Publish(BaseModel):
     answer: Filter | None = Field(
         None, description="Topic on which the device says that it took it; it is waited for."
     )
-    answer_path: str | None = Field(None, description="Of a JSON answer: where the value or the word stands.")
+    answer_path: JsonPath | None = Field(
+        None, description="Of a JSON answer: where the value or the word stands."
+    )
     answer_ok: str | None = Field(None, description="The word that means yes; by default any answer does.")
 
 
@@ -85,10 +89,10 @@ class MqttPoint(TypedPoint):
         None, description="payload: topics. Where it is published; + and # as in filters."
     )
     encoding: Encoding = Field("json", description="How the payload holds the value.")
-    path: str | None = Field(
+    path: JsonPath | None = Field(
         None, description="Of a JSON payload: where the value stands, such as motor.speed or axes[0].pos."
     )
-    time_path: str | None = Field(
+    time_path: JsonPath | None = Field(
         None, description="Of a JSON payload: where its time stands: RFC 3339 or a number since 1970."
     )
     time_unit: Literal["s", "ms", "us", "ns"] = Field("s", description="Unit of a time that is a number.")
@@ -126,5 +130,13 @@ class MqttPoint(TypedPoint):
             for field in ("path", "time_path"):
                 if getattr(self, field) is not None:
                     yield (field,), f"only JSON has paths, and the encoding is {self.encoding}"
+        if self.encoding in NUMBERS and self.type not in ("number", "integer", "boolean", "enumeration"):
+            yield ("encoding",), f"{self.encoding} is a number, and the point a {self.type}"
+        if self.encoding in ("hex", "base64") and self.type != "string":
+            yield ("encoding",), f"{self.encoding} is bytes as text: give type: string"
+        if self.encoding != "json" and self.type in ("array", "object"):
+            yield ("encoding",), f"only JSON holds an {self.type}"
+        if self.offset_bytes and self.encoding not in NUMBERS:
+            yield ("offset_bytes",), f"only binary numbers have a place, and the encoding is {self.encoding}"
         if self.wildcard is not None and not (self.topic and set(self.topic) & set("+#")):
             yield ("wildcard",), "the topic has no + or #"
