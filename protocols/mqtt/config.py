@@ -104,15 +104,18 @@ class Sparkplug(_Part):
 
 
 def _twin(text: str) -> str:
-    if any(sign in text for sign in "/+#"):
-        raise ValueError("should be a word of a topic: without / + #")
+    words = text.split("/")
+    if any(sign in text for sign in "+#") or not all(words) or len(words) > 2:
+        raise ValueError("should be the device's name, or since KubeEdge 1.17 namespace/name; no + or #")
     return text
 
 
 class KubeEdge(_Part):
     """Which of KubeEdge's device twins (`$hw/events/device/<device>/twin/...`)."""
 
-    device: Annotated[str, Field(min_length=1), AfterValidator(_twin)]
+    device: Annotated[str, Field(min_length=1), AfterValidator(_twin)] = Field(
+        description="Name of the device; since KubeEdge 1.17 namespace/name, such as default/pump."
+    )
 
 
 class MqttDevice(DeviceConfig):

@@ -249,7 +249,8 @@ def _packed(values: list[Any], datatype: int) -> bytes:
         if not all(isinstance(value, bool) for value in values):
             raise Malformed("a BooleanArray holds booleans")
         bits = sum(value << place // 8 * 8 + 7 - place % 8 for place, value in enumerate(values))
-        return len(values).to_bytes(4, "little") + bits.to_bytes((len(values) + 7) // 8, "little")
+        held: bytes = bits.to_bytes((len(values) + 7) // 8, "little")
+        return len(values).to_bytes(4, "little") + held
     if datatype == DataType.StringArray:
         if any(not isinstance(value, str) or "\0" in value for value in values):
             raise Malformed("a StringArray holds texts without zero bytes")
