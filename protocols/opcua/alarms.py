@@ -168,7 +168,7 @@ async def answer(
         Refused: `malformed`: no event id, or no condition's node id.
         DriverError: the server did not take it, or did not answer.
     """
-    dictionary = await dictionary_of(session)
+    dictionary = dictionary_of(session)
     try:
         identity = bytes.fromhex(event_id)
         object_id = node_id(condition, dictionary.namespaces)

@@ -20,7 +20,7 @@ from protocols.opcua.session import Session
 from protocols.opcua.status import name_of, words
 from protocols.opcua.structures import DataType, Dictionary, Unfit
 from protocols.opcua.to_json import data_value, text, to_json
-from protocols.opcua.types import data_types_of, dictionary_of, read, types_of
+from protocols.opcua.types import data_types_of, dictionary_of, types_of
 
 MOST_NODES: Final = 1000
 """Nodes that `read` takes."""
@@ -108,7 +108,7 @@ class _Call(_Args):
         what, nodes = self._named(at)
         object_id, method_id = await _resolved(at.session, nodes)
         inputs, outputs = await _arguments(at.session, method_id)
-        dictionary = await dictionary_of(at.session)
+        dictionary = dictionary_of(at.session)
         told = await self._told(at.session, what, inputs, dictionary)
         request = ua.CallMethodRequest(ObjectId=object_id, MethodId=method_id, InputArguments=told)
         with at.session.errors(f"call {what}"):
@@ -186,8 +186,8 @@ async def _arguments(
         nodes = [
             one.Targets[0].TargetId if one.StatusCode.is_good() and one.Targets else None for one in found
         ]
-        wanted = [ua.ReadValueId(NodeId=one, AttributeId=_VALUE) for one in nodes if one is not None]
-        values = iter(await read(session.services, wanted))
+    wanted = [ua.ReadValueId(NodeId=one, AttributeId=_VALUE) for one in nodes if one is not None]
+    values = iter(await session.read(wanted))
     both = [_listed(next(values)) if one is not None else () for one in nodes]
     if len(both) != len(paths):
         raise DriverError("device-error", "the server does not say what the method takes")
@@ -244,13 +244,12 @@ class _Read(_Args):
         nodes = await _resolved(at.session, self.nodes)
         if attribute is AttributeIds.Value:
             await types_of(at.session, nodes)  # so that structures are known
-        dictionary = await dictionary_of(at.session)
+        dictionary = dictionary_of(at.session)
         part = None if self.index_range is None else ua.NumericRange(self.index_range)
         wanted = [
             ua.ReadValueId(NodeId=one, AttributeId=ua.IntegerId(attribute), IndexRange=part) for one in nodes
         ]
-        with at.session.errors("read nodes"):
-            values = await read(at.session.services, wanted, ua.TimestampsToReturn.Both)
+        values = await at.session.read(wanted, ua.TimestampsToReturn.Both)
         try:
             said = [data_value(one, dictionary) for one in values]
         except Unfit as error:

@@ -1,9 +1,6 @@
 """OPC UA values of what JSON has for them, in the type that the server wants: the way back of `to_json`."""
 
-import base64
-import binascii
 import math
-import re
 import struct
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +11,8 @@ from asyncua import ua
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import pack_uatype
 
+from protocols.opcua.nodes import resolved
+from protocols.opcua.point import NODE_ID
 from protocols.opcua.structures import MOST_DEPTH, DataType, Dictionary, Field, Structure, Unfit
 
 _BITS: Final = {
@@ -31,10 +30,6 @@ _SIGNED: Final = frozenset(
 )
 _SPECIAL: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FIRST, _LAST = datetime(1601, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-_NODE_ID: Final = re.compile(
-    r"(?:ns=(?P<index>\d{1,5});|nsu=(?P<uri>[^;]+);)?(?P<kind>[isgb])=(?P<id>.*)", re.S
-)
-_NAME: Final = re.compile(r"(?:nsu=(?P<uri>[^;]+);|(?P<index>\d{1,5}):)?(?P<name>.*)", re.S)
 _NULLS: Final[Mapping[ua.VariantType, Any]] = {
     ua.VariantType.String: None,
     ua.VariantType.ByteString: None,
@@ -168,36 +163,18 @@ def node_id(written: str, namespaces: Sequence[str]) -> ua.NodeId:
     Raises:
         Unfit: it is no node id, or the server has no such namespace.
     """
-    found = _NODE_ID.fullmatch(written)
-    if found is None:
-        raise Unfit(f"{written!r:.60} is no node id")
-    index, identifier = _index(found, namespaces), found["id"]
-    try:
-        match found["kind"]:
-            case "i":
-                return ua.NodeId(ua.Int32(_integer(int(identifier), ua.VariantType.UInt32)), index)
-            case "g":
-                return ua.NodeId(ua.Guid(identifier), index)
-            case "b":
-                return ua.NodeId(ua.ByteString(base64.b64decode(identifier, validate=True)), index)
-    except (ValueError, binascii.Error):
-        raise Unfit(f"{written!r:.60} is no node id") from None
-    return ua.NodeId(ua.String(identifier), index)
-
-
-def _index(found: re.Match[str], namespaces: Sequence[str]) -> ua.Int16:
-    if found["uri"] is None:
-        return ua.Int16(_integer(int(found["index"] or 0), ua.VariantType.UInt16))
-    if found["uri"] not in namespaces:
-        raise Unfit(f"the server has no namespace {found['uri']!r:.80}")
-    return ua.Int16(namespaces.index(found["uri"]))
+    found = resolved(written, namespaces) if NODE_ID.fullmatch(written) else None
+    if not isinstance(found, ua.NodeId):
+        raise Unfit(f"{written!r:.80} is no node id, or has a namespace that the server has not")
+    return found
 
 
 def _qualified_name(written: str, namespaces: Sequence[str]) -> ua.QualifiedName:
-    found = _NAME.fullmatch(written)
-    if found is None:
-        raise Unfit(f"{written!r:.60} is no qualified name")
-    return ua.QualifiedName(found["name"], _index(found, namespaces))
+    path = resolved([written], namespaces)
+    if not isinstance(path, ua.BrowsePath):
+        raise Unfit(f"{written!r:.80} has a namespace that the server has not")
+    name: ua.QualifiedName = path.RelativePath.Elements[0].TargetName
+    return name
 
 
 def _text(value: Any, what: str) -> str:

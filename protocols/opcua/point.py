@@ -39,7 +39,9 @@ BuiltIn = Literal[
 ]
 """Built-in types (OPC 10000-6, 5.1.2)."""
 
-_NODE_ID = re.compile(r"(?:ns=\d{1,5};|nsu=[^;]+;)?(?:i=\d{1,10}|s=.+|g=[0-9a-fA-F-]{36}|b=[A-Za-z0-9+/=]*)")
+NODE_ID: Final = re.compile(
+    r"(?:ns=\d{1,5};|nsu=[^;]+;)?(?:i=\d{1,10}|s=.+|g=[0-9a-fA-F-]{36}|b=[A-Za-z0-9+/=]*)"
+)
 INDEX_RANGE: Final = r"\d{1,9}(?::\d{1,9})?(?:,\d{1,9}(?::\d{1,9})?)*"
 """Which elements of an array, by dimension (OPC 10000-4, 7.27)."""
 _VALUE_FIELDS: Final = (
@@ -59,7 +61,7 @@ def _path(written: object) -> object:
 
 def _node(node: str | Sequence[str]) -> str | Sequence[str]:
     if isinstance(node, str):
-        if not _NODE_ID.fullmatch(node):
+        if not NODE_ID.fullmatch(node):
             raise ValueError(
                 "should be a node id such as ns=2;s=Speed or nsu=urn:plant.example;i=7, "
                 "or a browse path such as /Objects/2:Plant/2:Speed"

@@ -1,23 +1,20 @@
 """What types the nodes of a server have: asked in bulk, with the structures that lie in them."""
 
+import asyncio
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from asyncua import ua
-from asyncua.client.ua_client import UaClient
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaError
 
+from protocols.opcua.limits import pieces
 from protocols.opcua.session import Session
-from protocols.opcua.status import name_of
 from protocols.opcua.structures import DataType, Dictionary, Field, Structure
 from protocols.opcua.to_json import node_text, text
-
-AT_ONCE: Final = 500
-"""Nodes of one request, where the server does not say how many it takes."""
 
 _MOST_TYPES: Final = 10_000
 _MOST_LEVELS: Final = 32
@@ -30,7 +27,6 @@ _ROOTS: Final = (
     ua.NodeId(ua.Int32(12756)),
     ua.NodeId(ua.Int32(12755)),
 )  # with Union and OptionSet
-_NAMESPACES: Final = ua.NodeId(ua.Int32(2255))
 _INT32: Final = ua.VariantType.Int32
 _UNIONS: Final = (ua.StructureType.Union, ua.StructureType.UnionWithSubtypedValues)
 _SUBTYPED: Final = (ua.StructureType.StructureWithSubtypedValues, ua.StructureType.UnionWithSubtypedValues)
@@ -50,26 +46,15 @@ class NodeType:
 async def types_of(session: Session, nodes: Sequence[ua.NodeId]) -> "Sequence[NodeType | ua.StatusCode]":
     """The types of variables, in their order; of a node that has none why not.
 
-    What was asked once is known until there is another session: a server that starts again may have others.
+    What was asked once is known until the session is opened again: the server may have others then.
 
     Raises:
         DriverError: the server did not answer.
     """
-    with session.errors("read the types of its nodes"):
-        types = _KNOWN.get(session.services)
-        if types is None:
-            types = _KNOWN[session.services] = _Types(session.services)
-        return await types.of(nodes)
-
-
-async def dictionary_of(session: Session) -> Dictionary:
-    """The namespaces of the server, and its structures as far as they were asked for.
-
-    Raises:
-        DriverError: the server did not answer.
-    """
-    await types_of(session, ())
-    return _KNOWN[session.services].dictionary
+    known = _known(session)
+    async with known.lock:
+        with session.errors("read the types of its nodes"):
+            return await known.of(nodes)
 
 
 async def data_types_of(session: Session, types: Sequence[ua.NodeId]) -> Sequence[DataType]:
@@ -78,9 +63,15 @@ async def data_types_of(session: Session, types: Sequence[ua.NodeId]) -> Sequenc
     Raises:
         DriverError: the server did not answer.
     """
-    await types_of(session, ())
-    with session.errors("read its data types"):
-        return await _KNOWN[session.services].data_types(types)
+    known = _known(session)
+    async with known.lock:
+        with session.errors("read its data types"):
+            return await known.data_types(types)
+
+
+def dictionary_of(session: Session) -> Dictionary:
+    """The server's namespaces, and its structures as far as they were asked for."""
+    return _known(session).dictionary
 
 
 def read_ids(nodes: Iterable[ua.NodeId], *attributes: AttributeIds) -> list[ua.ReadValueId]:
@@ -92,31 +83,13 @@ def read_ids(nodes: Iterable[ua.NodeId], *attributes: AttributeIds) -> list[ua.R
     ]
 
 
-async def read(
-    services: UaClient,
-    wanted: Sequence[ua.ReadValueId],
-    stamps: ua.TimestampsToReturn = ua.TimestampsToReturn.Neither,
-) -> list[ua.DataValue]:
-    """The values of attributes, in their order.
-
-    Raises:
-        UaError: the server refused to, or answered something else than was asked.
-    """
-    values: list[ua.DataValue] = []
-    for start in range(0, len(wanted), AT_ONCE):
-        piece = list(wanted[start : start + AT_ONCE])
-        values += await services.read(ua.ReadParameters(TimestampsToReturn=stamps, NodesToRead=piece))
-        if len(values) != start + len(piece):
-            raise UaError(f"it gave {len(values) - start} values of {len(piece)} nodes")
-    return values
-
-
 class _Types:
     """The types of one server in one session."""
 
-    def __init__(self, services: UaClient) -> None:
-        self._services = services
-        self.dictionary = Dictionary()
+    def __init__(self, session: Session) -> None:
+        self._session = weakref.proxy(session)  # which this lives as long as
+        self.dictionary = Dictionary(session.namespaces)
+        self.lock = asyncio.Lock()  # two at once would each make structures, and fill in those of one
         self._nodes: dict[ua.NodeId, NodeType] = {}
         self._types: dict[ua.NodeId, DataType] = {}
         self._parents: dict[ua.NodeId, ua.NodeId | None] = {}
@@ -124,12 +97,10 @@ class _Types:
         self._structures: dict[ua.NodeId, Structure] = {}
 
     async def of(self, nodes: Sequence[ua.NodeId]) -> list[NodeType | ua.StatusCode]:
-        if not self.dictionary.namespaces:
-            await self._read_namespaces()
         known: dict[ua.NodeId, NodeType | ua.StatusCode] = {}
         asked = [node for node in dict.fromkeys(nodes) if node not in self._nodes]
         attributes = read_ids(asked, AttributeIds.DataType, AttributeIds.ValueRank)
-        answers = await read(self._services, attributes)
+        answers = await self._session.read(attributes)
         found: dict[ua.NodeId, tuple[ua.NodeId, int]] = {}
         for node, data_type, value_rank in zip(asked, answers[::2], answers[1::2], strict=True):
             held, dimensions = _held(data_type), _held(value_rank)
@@ -145,13 +116,6 @@ class _Types:
     async def data_types(self, types: Sequence[ua.NodeId]) -> list[DataType]:
         await self._learn({one for one in types if one not in self._types})
         return [self._types[one] for one in types]
-
-    async def _read_namespaces(self) -> None:
-        (answer,) = await read(self._services, read_ids([_NAMESPACES], AttributeIds.Value))
-        held = _held(answer)
-        if not isinstance(held, list):
-            raise UaError(f"it does not say its namespaces: {name_of(_refusal(answer).value)}")
-        self.dictionary.namespaces = [str(one) for one in held]
 
     async def _learn(self, wanted: Collection[ua.NodeId]) -> None:
         """Makes the types known, and all that lie in their fields or are their subtypes."""
@@ -217,7 +181,7 @@ class _Types:
         self, types: Sequence[ua.NodeId], direction: ua.BrowseDirection
     ) -> list[list[ua.NodeId]]:
         found: list[list[ua.NodeId]] = []
-        for start in range(0, len(types), AT_ONCE):
+        for some in pieces(types, self._session.limits.browse):
             piece = [
                 ua.BrowseDescription(
                     NodeId=one,
@@ -227,9 +191,9 @@ class _Types:
                     NodeClassMask=ua.UInt32(0),
                     ResultMask=ua.UInt32(0),
                 )
-                for one in types[start : start + AT_ONCE]
+                for one in some
             ]
-            results = await self._services.browse(
+            results = await self._session.services.browse(
                 ua.BrowseParameters(RequestedMaxReferencesPerNode=ua.UInt32(0), NodesToBrowse=piece)
             )
             if len(results) != len(piece):
@@ -244,7 +208,7 @@ class _Types:
             more = ua.BrowseNextParameters(
                 ReleaseContinuationPoints=False, ContinuationPoints=[result.ContinuationPoint]
             )
-            (result,) = await self._services.browse_next(more)
+            (result,) = await self._session.services.browse_next(more)
             if not result.References:
                 break
             found += [one.NodeId for one in result.References]
@@ -252,7 +216,7 @@ class _Types:
 
     async def _read_definitions(self, types: Sequence[ua.NodeId]) -> None:
         wanted = read_ids(types, AttributeIds.DataTypeDefinition, AttributeIds.IsAbstract)
-        answers = await read(self._services, wanted)
+        answers = await self._session.read(wanted)
         for one, definition, abstract in zip(types, answers[::2], answers[1::2], strict=True):
             if _held(abstract) is True:
                 continue  # what has it holds one of its subtypes, as an extension object
@@ -304,4 +268,11 @@ def _refusal(data: ua.DataValue) -> ua.StatusCode:
     return ua.StatusCode(ua.UInt32(StatusCodes.BadAttributeIdInvalid))
 
 
-_KNOWN: WeakKeyDictionary[UaClient, _Types] = WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[Session, _Types] = weakref.WeakKeyDictionary()
+
+
+def _known(session: Session) -> _Types:
+    known = _KNOWN.get(session)
+    if known is None or known.dictionary.namespaces is not session.namespaces:  # it was opened again
+        known = _KNOWN[session] = _Types(session)
+    return known

@@ -8,10 +8,11 @@ from asyncua.ua.attribute_ids import AttributeIds
 
 from protocols.base import DriverError, Refused, Sample, Value
 from protocols.opcua.codec import Codec
+from protocols.opcua.limits import pieces
 from protocols.opcua.session import Session
 from protocols.opcua.status import words
 from protocols.opcua.structures import Unfit
-from protocols.opcua.types import AT_ONCE, NodeType, read, read_ids, types_of
+from protocols.opcua.types import NodeType, read_ids, types_of
 
 _OPEN = (ua.VariantType.Variant, ua.VariantType.LocalizedText)
 
@@ -28,21 +29,21 @@ async def write(session: Session, values: Mapping[str, Value]) -> Sample:
     told, codecs = await _prepared(session, values)
     written: dict[str, Value] = {}
     refused: dict[str, str] = {}
-    for start in range(0, len(told), AT_ONCE):
-        piece = dict(list(told.items())[start : start + AT_ONCE])
+    for names in pieces(list(told), session.limits.write):
         try:
-            with session.errors(f"write {', '.join(piece)}"[:200]):
-                codes = await session.services.write(ua.WriteParameters(NodesToWrite=list(piece.values())))
+            with session.errors(f"write {', '.join(names)}"[:200]):
+                parameters = ua.WriteParameters(NodesToWrite=[told[name] for name in names])
+                codes = await session.services.write(parameters)
         except DriverError as error:
             raise DriverError(error.code, str(error), written) from error
-        if len(codes) != len(piece):
-            text = f"the server gave {len(codes)} results of {len(piece)} writes: what it wrote is not known"
+        if len(codes) != len(names):
+            text = f"the server gave {len(codes)} results of {len(names)} writes: what it wrote is not known"
             raise DriverError("device-error", text, written)
-        for (name, one), code in zip(piece.items(), codes, strict=True):
+        for name, code in zip(names, codes, strict=True):
             if code.is_bad():
                 refused[name] = words(code.value)
             else:
-                written[name] = codecs[name].written(values[name], one.Value.Value)
+                written[name] = codecs[name].written(values[name], told[name].Value.Value)
     if refused:
         raise DriverError("device-error", _said("the server did not write ", refused), written)
     return Sample(time.time_ns(), written)
@@ -92,8 +93,7 @@ async def _held(session: Session, nodes: Mapping[str, ua.NodeId]) -> dict[str, u
     """What those nodes hold whose own type does not say all."""
     if not nodes:
         return {}
-    with session.errors(f"read {', '.join(nodes)}"[:200]):
-        held = await read(session.services, read_ids(nodes.values(), AttributeIds.Value))
+    held = await session.read(read_ids(nodes.values(), AttributeIds.Value))
     return {name: one.Value for name, one in zip(nodes, held, strict=True) if one.Value is not None}
 
 
