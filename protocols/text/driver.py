@@ -88,6 +88,8 @@ class TextDriver:
             DriverError: the line was lost.
         """
         self._sink = sink
+        for name, (time_ns, value) in self._reported.items():
+            sink.sample(_sample(time_ns, {name: value}))  # what came since connecting
         if not polls_of(self._device):
             sink.state(DeviceState.ONLINE)
         try:

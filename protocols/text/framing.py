@@ -230,12 +230,15 @@ class Reply:
         most = self._want.block
         assert most is not None
         self.open_ended = False
+        while buffer and not buffer.startswith(b"#"):
+            line = self._framing.cut(buffer)
+            if line is None:
+                return False
+            self._stray(line)
         try:
             found = head(buffer, most)
         except BlockError as error:
-            if self._framing.terminator in buffer or len(buffer) > self._framing.max_line:
-                raise Garbled(str(error)) from None
-            return False
+            raise Garbled(str(error)) from None
         if found is None:
             return False
         if found.length is None:
@@ -250,6 +253,14 @@ class Reply:
         del buffer[: found.start + found.length]
         self._answering, self._after_block = False, True
         return True
+
+    def _stray(self, line: bytes) -> None:
+        """Puts a line before a block aside, if it is a report or another device's."""
+        text = self._framing.text(line)
+        own = self._framing.own(text)
+        if own is not None and text and not self._want.unasked(own):
+            raise Garbled(f"a block was asked for, and {text[:80]!r} came")
+        self.aside.append(text)
 
     def _take_end(self, buffer: bytearray) -> bool:
         """The terminator of a block of definite length."""
