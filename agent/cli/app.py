@@ -9,6 +9,7 @@ import typer
 from agent.cli import (
     audit,
     broker,
+    browse,
     check,
     convert,
     demo,
@@ -114,6 +115,11 @@ _add(
     signals.signals,
     "signals drive.dbc > rig.yaml",
     "signals drive.dbc --message DriveState --table",
+)
+_add(
+    browse.browse,
+    "browse opc.tcp://plc.example:4840 --cert hilgate.pem --key hilgate-key.pem --trust trusted > rig.yaml",
+    "browse opc.tcp://127.0.0.1:4840 --policy None --root /Objects/2:Plant --depth 3",
 )
 
 _STORE_EXAMPLES = (

@@ -1,6 +1,5 @@
 """`hilgate signals`: what a CAN database has, as a profile to begin with."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -58,39 +57,39 @@ def _chosen(messages: "Iterable[Message]", wanted: Sequence[str]) -> "list[Messa
 
 def profile_lines(file: str, messages: "Sequence[Message]") -> Iterator[str]:
     """A profile of one bus, line by line."""
-    stem = _dashed(file.rpartition(".")[0]) or "can"
+    stem = dashed(file.rpartition(".")[0]) or "can"
     fd = ", fd: true, data_bitrate: 2000000" if any(message.fd for message in messages) else ""
-    yield f"# Made from {_comment(file)}: remove what is not wanted."
+    yield f"# Made from {comment(file)}: remove what is not wanted."
     yield "# Where a bench may write say access: rw, min, max and safe."
     yield f"profile: {stem}"
     yield "devices:"
     yield "  bus:"
     yield "    protocol: can"
     yield f'    connection: {{channel: "${{CAN_CHANNEL:-can0}}", bitrate: 500000{fd}}}'
-    yield f"    database: {_scalar(file)}"
+    yield f"    database: {scalar(file)}"
     yield "    points:"
     taken: set[str] = set()
     for message in messages:
-        yield f"      # {_comment(_about(message))}"
+        yield f"      # {comment(_about(message))}"
         if message.unsupported:
-            yield f"      # left out: {_comment(message.unsupported)}"
+            yield f"      # left out: {comment(message.unsupported)}"
             continue
         for signal in message.signals.values():
             if not message.holds(signal):
-                yield f"      # left out: {_comment(signal.name)} does not fit into the message"
+                yield f"      # left out: {comment(signal.name)} does not fit into the message"
                 continue
             name = _point_name(message, signal, taken)
-            words = f"{{message: {_scalar(message.name)}, signal: {_scalar(signal.name)}}}"
+            words = f"{{message: {scalar(message.name)}, signal: {scalar(signal.name)}}}"
             about = _about_signal(signal)
-            yield f"      {name}: {words}" + (f" # {_comment(about)}" if about else "")
+            yield f"      {name}: {words}" + (f" # {comment(about)}" if about else "")
     if not taken:
         yield "      {}"
 
 
 def _point_name(message: "Message", signal: "Signal", taken: set[str]) -> str:
     """A name that no point has yet: of the signal, then with its message, then with a number."""
-    plain = _dashed(signal.name) or "signal"
-    both = f"{_dashed(message.name) or 'message'}-{plain}"
+    plain = dashed(signal.name) or "signal"
+    both = f"{dashed(message.name) or 'message'}-{plain}"
     tries = [plain, both[:_NAME_MOST]]
     while tries[0] in taken:
         tries.pop(0)
@@ -100,7 +99,7 @@ def _point_name(message: "Message", signal: "Signal", taken: set[str]) -> str:
     return tries[0]
 
 
-def _dashed(name: str) -> str:
+def dashed(name: str) -> str:
     """`EngineSpeed_RPM` as `engine-speed-rpm`."""
     words = re.sub(r"([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3-\2\4", name)
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:_NAME_MOST].strip("-")
@@ -127,13 +126,15 @@ def _about_signal(signal: "Signal") -> str:
     return "; ".join(filter(None, parts))
 
 
-def _scalar(text: str) -> str:
+def scalar(text: str) -> str:
     """A text as YAML; quoted where it could be taken for something else."""
-    plain = _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS
-    return text if plain else json.dumps(text)
+    if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("${", "$${")
+    return '"' + "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in escaped) + '"'
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """A text in one line, of characters that YAML lets stand in a comment."""
     return "".join(char if char.isprintable() else " " for char in text)
 
