@@ -81,7 +81,7 @@ def decoded(encoding: str, payload: bytes, offset: int = 0) -> Any:
 
 
 def encoded(encoding: str, value: Value) -> bytes:
-    """The payload that holds a raw value.
+    """The payload that holds a raw value; binary integers are the nearest.
 
     Raises:
         Refused: `out-of-range`: the encoding cannot hold it.
@@ -97,8 +97,8 @@ def encoded(encoding: str, value: Value) -> bytes:
             case "base64":
                 return base64.b64decode(str(value), validate=True)
         code = NUMBERS[encoding]
-        whole = code[1] not in "fd" and isinstance(value, float) and value.is_integer()
-        return struct.pack(code, int(value) if whole else value)  # type: ignore[arg-type]  # else an error
+        number = round(value) if code[1] not in "fd" and isinstance(value, float) else value
+        return struct.pack(code, number)
     except (ValueError, TypeError, struct.error, OverflowError) as error:
         raise Refused("out-of-range", f"{value!r:.60} cannot be written as {encoding}: {error}") from None
 

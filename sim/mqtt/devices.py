@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
+from protocols.base import DriverError
 from protocols.mqtt.config import MqttDevice, Tls
 from sim.mqtt.broker import Broker
 from sim.tls import HOST, certificates
@@ -106,7 +107,10 @@ async def _play(stack: AsyncExitStack, device: MqttDevice) -> None:
     finally:
         begun.cancel()
     if task.done():
-        task.result()
+        try:
+            task.result()
+        except* DriverError as group:
+            raise OSError(f"{device.name} cannot be simulated: {group.exceptions[0]}") from None
 
 
 def _made(device: MqttDevice) -> SimulatedDevice:
