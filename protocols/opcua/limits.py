@@ -1,20 +1,18 @@
 """What a server can do at once: its capabilities and operation limits (OPC 10000-5, ServerCapabilities)."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 
+from protocols.opcua.plan import pieces as pieces
+
 if TYPE_CHECKING:
     from asyncua.client.ua_client import UaClient
 
-_One = TypeVar("_One")
-
-AT_ONCE: Final = 500
-"""Most operations of one request, whatever the server takes: a request's coding holds up the loop."""
 _FEW: Final = 10
 """Nodes that any server lets one read at once."""
 _SERVER: Final = "Server_ServerCapabilities_"
@@ -65,10 +63,3 @@ def _limit(data: ua.DataValue) -> int:
     value: Any = data.Value.Value if data.Value is not None else None
     good = data.StatusCode is None or data.StatusCode.is_good()
     return value if good and isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def pieces(all_of: Sequence[_One], limit: int) -> Iterator[Sequence[_One]]:
-    """Cuts operations into requests that fit the server's limit (0: it has none)."""
-    size = min(limit or AT_ONCE, AT_ONCE)
-    for start in range(0, len(all_of), size):
-        yield all_of[start : start + size]

@@ -66,8 +66,8 @@ def _browse_path(names: Sequence[str], namespaces: Sequence[str]) -> ua.BrowsePa
             return _status(StatusCodes.BadNoMatch)
         element = ua.RelativePathElement(
             ReferenceTypeId=_HIERARCHICAL,
-            IsInverse=ua.Boolean(False),
-            IncludeSubtypes=ua.Boolean(True),
+            IsInverse=False,  # type: ignore[arg-type]  # a bool it is
+            IncludeSubtypes=True,  # type: ignore[arg-type]  # a bool it is
             TargetName=ua.QualifiedName(name, ua.UInt16(index)),
         )
         elements.append(element)

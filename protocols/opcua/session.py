@@ -1,12 +1,12 @@
 """A session with a server: what the rest of the driver stands on."""
 
 import asyncio
-import socket
-import struct
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import msgspec
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.ua.attribute_ids import AttributeIds
@@ -19,7 +19,9 @@ from protocols.base import DriverError
 from protocols.opcua import nodes as node_ids
 from protocols.opcua import security
 from protocols.opcua.config import OpcuaDevice
-from protocols.opcua.limits import Limits, pieces
+from protocols.opcua.errors import UNDECODABLE, of_connecting, of_service
+from protocols.opcua.limits import Limits
+from protocols.opcua.plan import pieces
 from protocols.opcua.status import words
 
 if TYPE_CHECKING:
@@ -27,32 +29,8 @@ if TYPE_CHECKING:
 
 _Response = TypeVar("_Response")
 
-UNDECODABLE: Final = (
-    UaError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    struct.error,
-)
-"""What asyncua's decoders raise on bytes that are no answer."""
-_GONE: Final = frozenset(
-    {
-        StatusCodes.BadSessionIdInvalid,
-        StatusCodes.BadSessionClosed,
-        StatusCodes.BadSessionNotActivated,
-        StatusCodes.BadSecureChannelIdInvalid,
-        StatusCodes.BadSecureChannelClosed,
-        StatusCodes.BadSecureChannelTokenUnknown,
-        StatusCodes.BadConnectionClosed,
-        StatusCodes.BadServerHalted,
-        StatusCodes.BadShutdown,
-    }
-)
-"""Codes of a service with which there is no session any more."""
-_LATE: Final = frozenset({StatusCodes.BadTimeout, StatusCodes.BadRequestTimeout})
 _STATE: Final = ua.NodeId(ua.Int32(ObjectIds.Server_ServerStatus_State))
+_CLOCK: Final = ua.NodeId(ua.Int32(ObjectIds.Server_ServerStatus_CurrentTime))
 _NAMESPACES: Final = ua.NodeId(ua.Int32(ObjectIds.Server_NamespaceArray))
 _GRACE_S: Final = 0.5
 """How long a server may take to close the session when we go."""
@@ -68,6 +46,8 @@ class Session:
         self.device = device
         self.limits = Limits()
         self.namespaces: Sequence[str] = ()
+        self.number = 0
+        """Counts the sessions: a link that takes one up again does not change it."""
         self._client: Client | None = None
         self._over = asyncio.Event()
         self._reason = ""
@@ -119,7 +99,7 @@ class Session:
         return resumed
 
     async def _open(self, client: Client) -> bool:
-        with self._explained():
+        with of_connecting(self.device):
             await security.secure(client, self.device)
             await client.connect_socket()
             assert client.uaclient.protocol is not None  # it was made just now
@@ -140,7 +120,7 @@ class Session:
         if self._over.is_set():
             raise DriverError("disconnected", self._reason)
         if not resumed:
-            self._nodes.clear()
+            self.number += 1
         with self.errors("read its capabilities"):
             self.limits = await Limits.of(client.uaclient)
             (held,) = await self.read([ua.ReadValueId(_NAMESPACES, ua.IntegerId(AttributeIds.Value))])
@@ -168,14 +148,14 @@ class Session:
     async def _activate(self, client: Client) -> None:
         await client._activate_with_credentials()
 
-    async def close(self) -> None:
-        """Ends the session at the server, with its subscriptions, and the link. Safe to call twice.
+    async def close(self) -> bool:
+        """Ends the session at the server, with its subscriptions, and the link; says whether it did.
 
         After the link was lost nothing is ended: the next `open` takes the session up again.
         """
         client, up = self._client, self._up
         if client is None:
-            return
+            return False
         if up:
             with suppress(*UNDECODABLE, OSError, TimeoutError):  # it ends by itself when we are gone
                 async with asyncio.timeout(_GRACE_S):
@@ -184,6 +164,7 @@ class Session:
             self._client = None
         await self._drop("closed")
         client.disconnect_socket()
+        return up
 
     async def _drop(self, reason: str) -> None:
         self._lose(reason)
@@ -234,59 +215,32 @@ class Session:
                 self._lose(str(error))
                 return
 
-    # -- errors ---------------------------------------------------------------------------------
+    async def status(self) -> dict[str, Any]:
+        """The session as the server revised it, and the server's state and clock; JSON-able.
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Says what is wrong when a session cannot be made."""
-        url = self.device.connection.url
-        try:
-            yield
-        except DriverError:
-            raise
-        except socket.gaierror as error:
-            raise DriverError("disconnected", f"{url}: host not found: {error.strerror}") from error
-        except ConnectionRefusedError as error:
-            raise DriverError("disconnected", f"{url} refused the connection: no server there") from error
-        except TimeoutError as error:
-            raise DriverError("timeout", f"{url} did not answer within {self.device.timeout:g} s") from error
-        except ConnectionError as error:
-            text = f"{url} closed the connection when it was asked for a session: is it an OPC UA server?"
-            raise DriverError("disconnected", text) from error
-        except OSError as error:
-            raise DriverError("disconnected", f"{url}: {error.strerror or error}") from error
-        except UaStatusCodeError as error:
-            raise DriverError("disconnected", f"{url} gives no session: {words(error.code)}") from error
-        except UNDECODABLE as error:
-            raise DriverError("disconnected", f"{url} gives no session: {_text(error)}") from error
+        Raises:
+            DriverError: the server did not answer.
+        """
+        wanted = [ua.ReadValueId(node, ua.IntegerId(AttributeIds.Value)) for node in (_STATE, _CLOCK)]
+        state, clock = (
+            data.Value.Value if data.Value is not None else None for data in await self.read(wanted)
+        )
+        return {
+            "url": self.device.connection.url,
+            "session_timeout": self.timeout,
+            "server_state": _state_name(state),
+            "server_time": clock.replace(tzinfo=UTC).isoformat() if isinstance(clock, datetime) else None,
+            "limits": msgspec.structs.asdict(self.limits),
+        }
+
+    # -- errors ---------------------------------------------------------------------------------
 
     def errors(self, what: str) -> AbstractContextManager[None]:
         """Turns what asyncua raises within into a DriverError: `timeout`, `disconnected` or `device-error`.
 
         `what` is what was tried, such as "read speed"; the text names the server and its status code.
         """
-        return self._errors(what)
-
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        url = self.device.connection.url
-        try:
-            yield
-        except TimeoutError as error:
-            text = f"{url} did not answer within {self.device.timeout:g} s: {what}"
-            raise DriverError("timeout", text) from error
-        except OSError as error:
-            text = self._reason or f"{url} closed the connection"
-            raise DriverError("disconnected", f"{text}: {what}") from error
-        except UaStatusCodeError as error:
-            text = f"{url} refused to {what}: {words(error.code)}"
-            if error.code in _GONE:
-                self._lose(text)
-                raise DriverError("disconnected", text) from error
-            raise DriverError("timeout" if error.code in _LATE else "device-error", text) from error
-        except UNDECODABLE as error:
-            text = f"{url} gave an answer that makes no sense to {what}: {_text(error)}"
-            raise DriverError("device-error", text) from error
+        return of_service(self.device, what, self._lose, lambda: self._reason)
 
     # -- services -------------------------------------------------------------------------------
 
@@ -370,5 +324,8 @@ class Session:
         return node
 
 
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:200].rstrip(" :")
+def _state_name(state: Any) -> str | None:
+    try:
+        return str(ua.ServerState(state).name).rstrip("_").lower()
+    except ValueError:
+        return None

@@ -1,0 +1,256 @@
+"""The driver of an OPC UA server: its session, and what is reported or read in it."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from asyncua import ua
+from asyncua.ua.attribute_ids import AttributeIds
+
+from protocols.base import DeviceState, DriverError, Quality, Sample, Sink, Value
+from protocols.opcua.calls import carry_out
+from protocols.opcua.codec import Codec
+from protocols.opcua.config import OpcuaDevice
+from protocols.opcua.items import Item, Readings, refused
+from protocols.opcua.plan import AT_ONCE, monitored, pieces, polls_of
+from protocols.opcua.publishing import Subscriptions
+from protocols.opcua.session import Session
+from protocols.opcua.status import Judge
+from protocols.opcua.types import NodeType, types_of
+from protocols.opcua.writes import write
+from protocols.schedule import Schedule
+
+_STRUCTURED = ("object", "array")
+"""Kinds of points whose values may be structures: of these the server is asked for the types."""
+
+
+class OpcuaDriver:
+    """One server, or the part of one that the points name."""
+
+    def __init__(self, device: OpcuaDevice) -> None:
+        self._device = device
+        self._session = Session(device)
+        self._readings = Readings(device)
+        self._subscriptions = Subscriptions(self._session, self._readings)
+        self._judge = Judge(device.tolerate)
+        self._codecs: dict[str, Codec] = {}
+        self._items: list[Item] = []
+        self._known = 0
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Makes a session, or takes up the one that the server still holds, and finds the points' nodes.
+
+        Raises:
+            DriverError: there is no session; the text says why.
+        """
+        session = self._session
+        await session.open()
+        if self._known == session.number:
+            return
+        await session.find_points()
+        self._codecs = await self._codecs_of(session)
+        for item in self._items:
+            item.codec = self._codecs[item.point.name]
+        self._known = session.number
+
+    async def _codecs_of(self, session: Session) -> dict[str, Codec]:
+        device = self._device
+        structured = {
+            name: node
+            for name, point in device.points.items()
+            if point.kind in _STRUCTURED
+            and point.events is None
+            and isinstance(node := session.found(name), ua.NodeId)
+        }
+        types = dict(zip(structured, await types_of(session, list(structured.values())), strict=True))
+        codecs = {}
+        for name, point in device.points.items():
+            kind = types.get(name)
+            codecs[name] = Codec(point, device.tolerate, kind if isinstance(kind, NodeType) else None)
+        return codecs
+
+    async def run(self, sink: Sink) -> None:
+        """Takes what is reported, or polls, until cancelled.
+
+        Raises:
+            DriverError: the link was lost.
+        """
+        _ = self._session.services
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._until_lost(), name=f"{self._device.name}: link")
+                if self._device.acquisition == "poll":
+                    self._poll_all(group, sink)
+                else:
+                    group.create_task(self._subscriptions.run(sink), name=f"{self._device.name}: publish")
+                    await self._subscribe(sink)
+        except* DriverError as lost:
+            error: BaseException = lost
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise DriverError("disconnected", str(error)) from error
+
+    async def _until_lost(self) -> None:
+        raise DriverError("disconnected", await self._session.lost())
+
+    async def _subscribe(self, sink: Sink) -> None:
+        if self._subscriptions.held():
+            await self._subscriptions.restore(sink)
+        else:
+            self._make_items()
+            await self._subscriptions.make(self._items)
+        self._readings.say_slow(self._items)
+        bad, why = refused(self._items, self._judge)
+        lacking, lacks = self._lacking(monitored(self._device))
+        if bad := {**lacking, **bad}:
+            sink.sample(Sample(time.time_ns(), {}, bad))
+        self._say(sink, "; ".join(filter(None, (lacks, why))))
+
+    def _make_items(self) -> None:
+        """An item for each point whose node the server has; its place is its client handle."""
+        self._readings.forget()
+        self._items = []
+        for name in monitored(self._device):
+            node = self._session.found(name)
+            if isinstance(node, ua.NodeId):
+                point = self._device.points[name]
+                self._items.append(Item(point, node, self._codecs[name], len(self._items)))
+
+    def _lacking(self, names: Sequence[str]) -> tuple[Mapping[str, Quality], str]:
+        """Points whose nodes the server does not have, and a sentence for people."""
+        lacking: dict[str, Quality] = {}
+        first = ""
+        for name in names:
+            try:
+                self._session.node_id(name)
+            except DriverError as error:
+                lacking[name] = Quality.BAD_CONFIG
+                first = first or str(error)
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        return lacking, first + more
+
+    def _say(self, sink: Sink, wrong: str) -> None:
+        if wrong:
+            sink.state(DeviceState.DEGRADED, wrong)
+        else:
+            sink.state(DeviceState.ONLINE)
+
+    def rest(self) -> None:
+        """Nothing that a client sets going is ended by it."""
+
+    async def close(self) -> None:
+        """Ends the session, unless the link was lost: then the server holds it, to be taken up again."""
+        if await self._session.close():
+            self._subscriptions.forget()
+
+    # -- polling --------------------------------------------------------------------------------
+
+    def _poll_all(self, group: asyncio.TaskGroup, sink: Sink) -> None:
+        start = asyncio.get_running_loop().time()
+        for period, names in polls_of(self._device).items():
+            group.create_task(
+                self._poll(period, names, start, sink), name=f"{self._device.name}: {period:g} s"
+            )
+        self._say(sink, self._lacking(monitored(self._device))[1])
+
+    async def _poll(self, period: float, names: Sequence[str], start: float, sink: Sink) -> None:
+        now = asyncio.get_running_loop().time
+        schedule = Schedule(period, start)
+        while True:
+            await asyncio.sleep(schedule.due - now())
+            if missed := schedule.begin(now()):
+                sink.missed(missed, period)
+            for piece in pieces(names, self._session.limits.read):
+                try:
+                    samples = await self._read(piece)
+                except DriverError as error:
+                    if error.code == "disconnected":
+                        raise
+                    samples = [Sample(time.time_ns(), {}, dict.fromkeys(piece, error.quality))]
+                for sample in samples:
+                    sink.sample(sample)
+
+    async def _read(self, names: Sequence[str]) -> list[Sample]:
+        """Present values, in as many samples as they have times.
+
+        Raises:
+            DriverError: the server did not give them.
+        """
+        lacking, _ = self._lacking(names)
+        asked = [name for name in names if name not in lacking]
+        wanted = [
+            ua.ReadValueId(
+                self._session.node_id(name),
+                ua.IntegerId(AttributeIds.Value),
+                ua.String(self._device.points[name].index_range),
+            )
+            for name in asked
+        ]
+        values = await self._session.read(wanted, ua.TimestampsToReturn.Both)
+        codecs, now_ns = self._codecs, time.time_ns()
+        known = zip(asked, values, strict=True)
+        samples = self._readings.samples(((name, codecs[name], data) for name, data in known), now_ns)
+        if lacking:
+            samples.append(Sample(now_ns, {}, lacking))
+        return samples
+
+    # -- commands -------------------------------------------------------------------------------
+
+    async def read(self, points: Sequence[str]) -> Sample:
+        """Reads present values now; the time is that of the newest.
+
+        Raises:
+            DriverError: not one point could be read.
+        """
+        events = {name: Quality.BAD_CONFIG for name in points if self._device.points[name].events}
+        samples = await self._read([name for name in points if name not in events])
+        values: dict[str, Value] = {}
+        bad: dict[str, Quality] = dict(events)
+        for sample in samples:
+            values.update(sample.values)
+            bad.update(sample.bad)
+        newest = max((sample.time_ns for sample in samples), default=time.time_ns())
+        if not values:
+            self._say_unread(points)
+        return Sample(newest, values, bad)
+
+    def _say_unread(self, points: Sequence[str]) -> None:
+        """Raises the reason, where it is that the nodes are not there."""
+        for name in points:
+            self._session.node_id(name)
+
+    async def write(self, values: Mapping[str, Value]) -> Sample:
+        """Writes values, each in the type that the server has for it.
+
+        Raises:
+            DriverError: not all were written.
+        """
+        return await write(self._session, values)
+
+    async def call(self, method: str, args: Mapping[str, Any]) -> Any:
+        """Carries out one of `PROTOCOL.methods`.
+
+        Raises:
+            Refused: unknown method or wrong arguments; nothing was sent.
+            DriverError: the server said no or did not answer.
+        """
+        return await carry_out(method, args, self._session, self)
+
+    def subscription_ids(self) -> Sequence[int]:
+        """The server's ids of our subscriptions."""
+        return [one.number for one in self._subscriptions.held()]
+
+    async def status(self) -> Mapping[str, Any]:
+        """Session and subscriptions as the server revised them, its capabilities, and its clock.
+
+        Raises:
+            DriverError: the server did not answer.
+        """
+        return {
+            **await self._session.status(),
+            "subscriptions": self._subscriptions.described(),
+            "most_at_once": AT_ONCE,
+        }
