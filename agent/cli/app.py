@@ -13,6 +13,8 @@ from agent.cli import (
     check,
     convert,
     demo,
+    import_,
+    opcua_cert,
     replay,
     run,
     safe_state,
@@ -121,6 +123,12 @@ _add(
     "browse opc.tcp://plc.example:4840 --cert hilgate.pem --key hilgate-key.pem --trust trusted > rig.yaml",
     "browse opc.tcp://127.0.0.1:4840 --policy None --root /Objects/2:Plant --depth 3",
 )
+_add(
+    opcua_cert.opcua_cert,
+    "opcua-cert",
+    "opcua-cert --out /etc/hilgate --host rig-07.example --host 192.0.2.7",
+    name="opcua-cert",
+)
 
 _STORE_EXAMPLES = (
     "store status --store /var/lib/hilgate/rig-07",
@@ -147,3 +155,11 @@ _add(
     "audit --since 1h --op write --status rejected",
     "audit --user joe --json",
 )
+_IMPORT_EXAMPLES = ("import kubeedge model.yaml device.yaml > rig.yaml",)
+_import = typer.Typer(
+    no_args_is_help=True,
+    help="Make a profile of descriptions of devices that others have made.",
+    epilog=_shown(*_IMPORT_EXAMPLES),
+)
+app.add_typer(_import, name="import")
+_add(import_.kubeedge, *_IMPORT_EXAMPLES, to=_import)

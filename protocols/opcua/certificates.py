@@ -170,6 +170,11 @@ def thumbprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex(":")
 
 
+def sha1(certificate: x509.Certificate) -> str:
+    """The thumbprint of OPC UA itself, which some servers show (OPC 10000-6, 6.2.2)."""
+    return certificate.fingerprint(hashes.SHA1()).hex()
+
+
 def subject(certificate: x509.Certificate) -> str:
     """Whom the certificate is of, in a line."""
     return certificate.subject.rfc4514_string()

@@ -72,6 +72,7 @@ async def secure(client: Client, device: OpcuaDevice) -> None:
     security = connection.security
     if security.policy == "None":
         client.application_uri = certificates.default_uri(socket.gethostname())
+        _forget_other(client, choice.endpoint)
     else:
         assert files.own is not None  # the profile gives them with every policy but None
         client.application_uri = certificates.application_uris(files.own.certificate)[0]
@@ -84,6 +85,14 @@ async def secure(client: Client, device: OpcuaDevice) -> None:
     _identify(client, connection, choice.token, files)
     for text in _weaknesses(connection):
         _warn_once(device.name, text)
+
+
+def _forget_other(client: Client, endpoint: ua.EndpointDescription) -> None:
+    """Has a client whose channel secures nothing take the server's new certificate for the old one's."""
+    held = client.security_policy.peer_certificate
+    if held and not (endpoint.ServerCertificate or b"").startswith(held):
+        client.security_policy = security_policies.SecurityPolicyNone()  # type: ignore[no-untyped-call]  # as it is
+        client.uaclient.set_security(client.security_policy)
 
 
 def _identify(client: Client, connection: Connection, token: ua.UserTokenPolicy, files: _Files) -> None:
