@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Protocol
 import msgspec
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
+from asyncua.ua.uaprotocol_auto import Argument  # ua.Argument is a subclass, which is not what is decoded
 from pydantic import TypeAdapter, ValidationError
 
 from protocols.base import DriverError, Refused
@@ -129,7 +130,7 @@ class _Call(_Args):
         raise Refused("malformed", "call takes name, or object and method")
 
     async def _told(
-        self, session: Session, what: str, inputs: Sequence[ua.Argument], dictionary: Dictionary
+        self, session: Session, what: str, inputs: Sequence[Argument], dictionary: Dictionary
     ) -> list[ua.Variant]:
         kinds = await data_types_of(session, [one.DataType for one in inputs])
         told = []
@@ -140,7 +141,7 @@ class _Call(_Args):
                 raise Refused("malformed", f"{what}: argument {_label(one)}: {error}") from None
         return told
 
-    def _values(self, what: str, inputs: Sequence[ua.Argument]) -> list[Any]:
+    def _values(self, what: str, inputs: Sequence[Argument]) -> list[Any]:
         names = [_label(one) for one in inputs]
         takes = f"it takes {', '.join(names)}" if names else "it takes none"
         if isinstance(self.args, list):
@@ -156,11 +157,11 @@ class _Call(_Args):
         return [self.args[name] for name in names]
 
 
-def _label(argument: ua.Argument) -> str:
+def _label(argument: Argument) -> str:
     return text(argument.Name or "")
 
 
-def _argument(value: Any, argument: ua.Argument, kind: DataType, dictionary: Dictionary) -> ua.Variant:
+def _argument(value: Any, argument: Argument, kind: DataType, dictionary: Dictionary) -> ua.Variant:
     if kind.built_in is ua.VariantType.Variant:
         return variant(value, dictionary)
     rank = argument.ValueRank
@@ -173,9 +174,7 @@ def _argument(value: Any, argument: ua.Argument, kind: DataType, dictionary: Dic
     return packed(value, max(rank, 0), kind, dictionary)
 
 
-async def _arguments(
-    session: Session, method: ua.NodeId
-) -> tuple[Sequence[ua.Argument], Sequence[ua.Argument]]:
+async def _arguments(session: Session, method: ua.NodeId) -> tuple[Sequence[Argument], Sequence[Argument]]:
     """What a method takes and what it gives (OPC 10000-3, InputArguments and OutputArguments)."""
     paths = [
         ua.BrowsePath(StartingNode=method, RelativePath=ua.RelativePath.from_string(f".{name}"))
@@ -197,11 +196,11 @@ async def _arguments(
 _VALUE: Final = ua.IntegerId(AttributeIds.Value)
 
 
-def _listed(data: ua.DataValue) -> Sequence[ua.Argument]:
+def _listed(data: ua.DataValue) -> Sequence[Argument]:
     held = data.Value.Value if data.Value is not None else None
     if held is None:
         held = []
-    if not isinstance(held, list) or not all(isinstance(one, ua.Argument) for one in held):
+    if not isinstance(held, list) or not all(isinstance(one, Argument) for one in held):
         raise DriverError("device-error", "the server does not say what the method takes")
     return held
 
@@ -209,8 +208,8 @@ def _listed(data: ua.DataValue) -> Sequence[ua.Argument]:
 def _result(
     what: str,
     result: ua.CallMethodResult,
-    inputs: Sequence[ua.Argument],
-    outputs: Sequence[ua.Argument],
+    inputs: Sequence[Argument],
+    outputs: Sequence[Argument],
     dictionary: Dictionary,
 ) -> dict[str, Any]:
     if result.StatusCode.is_bad():

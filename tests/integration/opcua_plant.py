@@ -4,18 +4,22 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from asyncua import Server, ua
+from asyncua import ua
+from asyncua.common.node import Node
 from asyncua.common.structures104 import new_struct, new_struct_field
+from asyncua.server import Server
 
 from protocols.opcua.config import OpcuaDevice
 from protocols.opcua.session import Session
 
 URI = "urn:plant.example"
+Plant = tuple[Server, ua.Int16]
+"""A server and the index of its namespace `URI`."""
 
 
 @contextlib.asynccontextmanager
-async def plant() -> AsyncIterator[tuple[Server, int]]:
-    """A server on a free port of loopback, and the index of its namespace `URI`."""
+async def plant() -> AsyncIterator[Plant]:
+    """A server on a free port of loopback."""
     server = Server()
     await server.init()
     server.set_endpoint("opc.tcp://127.0.0.1:0/plant")
@@ -23,7 +27,7 @@ async def plant() -> AsyncIterator[tuple[Server, int]]:
     await server.register_namespace("urn:first.example")  # so that an index is not what a profile would guess
     index = await server.register_namespace(URI)
     async with server:
-        yield server, index
+        yield server, ua.Int16(index)
 
 
 def device(server: Server, points: Mapping[str, Any], **settings: Any) -> OpcuaDevice:
@@ -50,7 +54,7 @@ async def talking(server: Server, points: Mapping[str, Any], **settings: Any) ->
 
 
 async def structure(
-    server: Server, index: int, name: str, fields: Mapping[str, Any], union: bool = False
+    server: Server, index: ua.Int16, name: str, fields: Mapping[str, Any], union: bool = False
 ) -> ua.NodeId:
     """A structure's data type; a field is a type, a list of one, or a pair of one and `optional`."""
     made = []
@@ -61,3 +65,17 @@ async def structure(
         made.append(new_struct_field(label, kind[0] if array else kind, array=array, optional=optional))
     node, _ = await new_struct(server, index, name, made, is_union=union)
     return node.nodeid
+
+
+async def add(served: Plant, name: str, variant: ua.Variant, of: ua.NodeId | None = None) -> Node:
+    """A new variable, which profiles know as nsu=URI;s=name."""
+    server, index = served
+    node_id = ua.NodeId(ua.String(name), index)
+    return await server.nodes.objects.add_variable(node_id, f"{index}:{name}", variant, datatype=of)
+
+
+async def encoding_of(server: Server, data_type: ua.NodeId) -> ua.NodeId:
+    """What says of a structure on the wire that it is of this type."""
+    definition = await server.get_node(data_type).read_data_type_definition()
+    assert isinstance(definition, ua.StructureDefinition)
+    return definition.DefaultEncodingId

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from asyncua import Server, ua
+from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.ua_binary import pack_uatype
-from opcua_plant import URI, plant, structure, talking
+from opcua_plant import URI, Plant, add, encoding_of, plant, structure, talking
 
 from protocols.base import Quality
 from protocols.opcua.codec import Codec
 from protocols.opcua.types import NodeType, read_ids, types_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-Plant = tuple[Server, int]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -29,11 +28,9 @@ async def served() -> AsyncIterator[Plant]:
 
 async def _taken(served: Plant, variant: ua.Variant, of: ua.NodeId | None = None, **point: Any) -> Any:
     """What a point of a new variable with this value is."""
-    server, index = served
-    node = await server.nodes.objects.add_variable(
-        ua.NodeId(ua.String(str(uuid.uuid4())), index), f"{index}:value", variant, datatype=of
-    )
-    written = f"nsu={URI};s={node.nodeid.Identifier}"
+    name = str(uuid.uuid4())
+    await add(served, name, variant, of)
+    server, written = served[0], f"nsu={URI};s={name}"
     async with talking(server, {"value": {"node": written} | point}) as session:
         (kind,) = await types_of(session, [session.node_id("value")])
         assert isinstance(kind, NodeType)
@@ -122,8 +119,8 @@ async def test_a_structure_is_an_object_with_its_fields(served: Plant) -> None:
         *(pack_uatype(ua.VariantType.Int64, n) + pack_uatype(ua.VariantType.String, None) for n in (1, 2)),
         pack_uatype(ua.VariantType.String, "n"),
     ]
-    definition = await server.get_node(outer).read_data_type_definition()
-    held = ua.ExtensionObject(TypeId=definition.DefaultEncodingId, Body=ua.ByteString(b"".join(parts)))
+    encoding = await encoding_of(server, outer)
+    held = ua.ExtensionObject(TypeId=encoding, Body=ua.ByteString(b"".join(parts)))
     value = ua.Variant(held, ua.VariantType.ExtensionObject)
     assert await _taken(served, value, outer, type="object") == {
         "Inner": {"A": 1 << 60, "B": "b"},
@@ -143,9 +140,9 @@ async def test_a_union_is_an_object_with_the_field_that_it_holds(served: Plant) 
     union = await structure(
         server, index, "Either", {"Number": ua.VariantType.Int32, "Text": ua.VariantType.String}, union=True
     )
-    definition = await server.get_node(union).read_data_type_definition()
+    encoding = await encoding_of(server, union)
     body = pack_uatype(ua.VariantType.UInt32, 2) + pack_uatype(ua.VariantType.String, "t")
-    held = ua.ExtensionObject(TypeId=definition.DefaultEncodingId, Body=ua.ByteString(body))
+    held = ua.ExtensionObject(TypeId=encoding, Body=ua.ByteString(body))
     value = ua.Variant(held, ua.VariantType.ExtensionObject)
     assert await _taken(served, value, union, type="object") == {"Text": "t"}
 

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from asyncua import Server, ua
-from opcua_plant import URI, plant, structure, talking
+from asyncua import ua
+from opcua_plant import URI, Plant, add, encoding_of, plant, structure, talking
 
 from protocols.base import DriverError, Value
 from protocols.opcua.writes import write
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-Plant = tuple[Server, int]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -26,9 +25,7 @@ async def _variable(
     served: Plant, name: str, variant: ua.Variant, *, of: ua.NodeId | None = None, writable: bool = True
 ) -> str:
     """A new variable, and how a profile names it."""
-    server, index = served
-    node_id = ua.NodeId(ua.String(name), index)
-    node = await server.nodes.objects.add_variable(node_id, f"{index}:{name}", variant, datatype=of)
+    node = await add(served, name, variant, of)
     if writable:
         await node.set_writable()
     return f"nsu={URI};s={name}"
@@ -162,7 +159,7 @@ async def test_a_structure_is_written_field_by_field(served: Plant) -> None:
     async with talking(server, {"p": {"node": node, "access": "rw", "type": "object"}}) as session:
         assert (await write(session, {"p": value})).values == {"p": value}
         held = (await _holds(served, "path")).Value
-        assert held.TypeId == (await server.get_node(outer).read_data_type_definition()).DefaultEncodingId
+        assert held.TypeId == await encoding_of(server, outer)
         for wrong, text in (
             ({"Name": "n"}, "needs its field Points"),
             ({"Name": "n", "Points": [], "More": 1}, "has no field 'More'; it has Name, Points"),
