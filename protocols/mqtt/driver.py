@@ -128,8 +128,7 @@ class MqttDriver:
 
     async def close(self) -> None:
         """Says good-bye to the broker. Safe at any time, also twice."""
-        client, payloads = self._client, self._payloads
-        self._client = self._payloads = None
+        client, payloads, self._payloads = self._client, self._payloads, None
         for future in self._answers:
             if not future.done():
                 future.set_result(None)
@@ -140,6 +139,7 @@ class MqttDriver:
                         await payloads.end()
         finally:
             if client is not None:
+                self._client = None
                 await client.close()
 
     # -- commands -------------------------------------------------------------------------------
@@ -218,8 +218,9 @@ class MqttDriver:
 
     async def publish(self, publication: Publication) -> None:
         """See `protocols.mqtt.message.Host`."""
-        client, _ = self._linked()
-        await client.publish(publication)
+        if self._client is None:
+            raise DriverError("disconnected", f"{self._device.name} is not connected")
+        await self._client.publish(publication)
 
     async def request(self, publication: Publication, answers: str, timeout: float) -> Message:
         """See `protocols.mqtt.message.Host`."""
