@@ -127,6 +127,7 @@ class _Telnet(asyncio.Transport, asyncio.Protocol):
         self._tcp = cast(asyncio.Transport, transport)  # uvloop's is none by class
         for verb, option in (
             (_WILL, _COM_PORT),
+            (_DO, _COM_PORT),
             (_WILL, _BINARY),
             (_DO, _BINARY),
             (_WILL, _SUPPRESS_GO_AHEAD),
@@ -157,11 +158,12 @@ class _Telnet(asyncio.Transport, asyncio.Protocol):
 
     def _negotiate(self, verb: int, option: int) -> None:
         """Agrees to what we asked for, refuses what we do not know (RFC 854; no answer to an answer)."""
-        if option == _COM_PORT and verb == _DO and not self._accepted:
-            self._accepted = True
-            self._settings()
+        if option == _COM_PORT and verb in (_DO, _WILL):
+            if not self._accepted:  # some servers say the one, some the other
+                self._accepted = True
+                self._settings()
             return
-        if option == _COM_PORT and verb == _DONT:
+        if option == _COM_PORT and verb == _DONT and not self._accepted:
             self._refuse("it knows no port settings: it is no RFC 2217 server, try transport: tcp")
             return
         mine = {_DO: _WILL, _WILL: _DO}.get(verb)

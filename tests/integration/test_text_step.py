@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 from text_peer import IDENTITY, SCPI, Gone, Peer, connected, device, peer
@@ -198,7 +199,7 @@ async def test_devices_on_one_line_answer_to_their_prefix_and_a_dead_one_rests()
                 it.say("02 99", "01 12.5")
 
     shared: dict[object, object] = {}
-    common = {"shared": True, "timeout": "100ms", "settle": "50ms", "poll": "50ms"}
+    common: dict[str, Any] = {"shared": True, "timeout": "100ms", "settle": "50ms", "poll": "50ms"}
     async with peer(script) as where:
         one = device(where, prefix="01 ", answer_prefix="01 ", **common)
         two = device(where, prefix="02 ", answer_prefix="02 ", **common).named("other")

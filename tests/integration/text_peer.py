@@ -109,7 +109,7 @@ class Recorder:
 
 @contextlib.asynccontextmanager
 async def peer(script: Script, end: bytes = b"\n") -> AsyncIterator[dict[str, Any]]:
-    """Runs the script for each connection; gives the `connection` of a profile. What goes wrong in it is raised."""
+    """Runs the script for each connection, and raises what fails in it; gives a profile's `connection`."""
     failures: list[BaseException] = []
     tasks: set[asyncio.Task[None]] = set()
 

@@ -114,9 +114,9 @@ def test_a_checksum_comes_off_as_it_went_on(
     line = checksum.add(text)
     assert checksum.strip(line) == text
     if text:
+        changed = bytearray(line)
+        changed[line.index(text)] ^= 0x01
         with pytest.raises(ChecksumError):
-            changed = bytearray(line)
-            changed[line.index(text)] ^= 0x01
             checksum.strip(bytes(changed))
 
 

@@ -20,7 +20,7 @@ def framing(**fields: Any) -> Framing:
 
 def taken(
     data: bytes, want: Want = LINE, sent: bytes = b"VOLT?\n", **fields: Any
-) -> tuple[Reply, bytearray, bool]:
+) -> tuple[Reply, bytes, bool]:
     """A reply that was given the data byte by byte, what is left, and whether it is whole."""
     reply = Reply(framing(**fields), sent, want)
     buffer = bytearray()
@@ -28,7 +28,7 @@ def taken(
     for byte in data:
         buffer.append(byte)
         whole = whole or reply.take(buffer)
-    return reply, buffer, whole
+    return reply, bytes(buffer), whole
 
 
 def test_commands() -> None:
@@ -93,7 +93,7 @@ def test_blocks() -> None:
 def test_a_block_of_indefinite_length_ends_where_no_more_comes() -> None:
     reply, left, whole = taken(b"#0a\nb\n", BLOCK)
     assert (whole, reply.open_ended) == (False, True)
-    reply.end(left)
+    reply.end(bytearray(left))
     assert (reply.complete, reply.block) == (True, b"a\nb")
     assert taken(b"#0a\nb", BLOCK)[0].open_ended is False
     with pytest.raises(Garbled, match="indefinite"):
@@ -153,7 +153,8 @@ def test_telnet_is_taken_out_in_any_pieces(data: bytes, cuts: list[int]) -> None
         b"\xff\xfd\x2c" + data.replace(b"\xff", b"\xff\xff") + b"\xff\xfa\x2c\x65\xff\xff\xff\xf0\xff\xf1"
     )
     telnet = TelnetFilter()
-    plain, commands, place = b"", [], 0
+    plain, place = b"", 0
+    commands: list[tuple[int, bytes]] = []
     for cut in [*cuts, len(stream)]:
         some, more = telnet.feed(stream[place : place + cut])
         plain, commands, place = plain + some, commands + more, place + cut
