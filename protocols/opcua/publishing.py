@@ -80,17 +80,22 @@ class Subscriptions:
         """
         if not self._held:
             return
+        self._any.clear()  # nothing is asked for before what was sent already is here: it would come first
         self._acks.clear()
         alive = await (self._enable() if self._session.number == self._of_session else self._transfer())
         self._of_session = self._session.number
         now = asyncio.get_running_loop().time()
+        lost = []
         for subscription in self.held():
             if subscription.number in alive:
                 subscription.heard = now
-                self._any.set()
                 await self._resend(subscription, sink)
             else:
-                await self._again(subscription, sink)
+                lost.append(self._held.pop(subscription.number))
+        if self._held:
+            self._any.set()
+        for subscription in lost:
+            await self._again(subscription, sink)
 
     async def _enable(self) -> set[int]:
         """Which of the subscriptions the server still has."""
@@ -143,9 +148,6 @@ class Subscriptions:
 
     async def _again(self, subscription: Subscription, sink: Sink) -> None:
         """Makes anew a subscription that the server lost, with all that its items asked for."""
-        self._held.pop(subscription.number, None)
-        if not self._held:
-            self._any.clear()
         with suppress(DriverError), self._session.errors("delete a subscription"):
             await self._session.services.delete_subscriptions([subscription.number])  # if it was only mute
         sink.lost(1, "subscription-lost")
@@ -207,7 +209,6 @@ class Subscriptions:
                 case StatusCodes.BadTooManyPublishRequests:
                     raise _TooMany from error
                 case StatusCodes.BadNoSubscription:
-                    self._any.clear()
                     for one in self.held():
                         self._lose(one)
                     return None
@@ -279,6 +280,8 @@ class Subscriptions:
     def _lose(self, subscription: Subscription) -> None:
         """Has a subscription made anew that the server has no more."""
         if self._held.pop(subscription.number, None) is not None:
+            if not self._held:
+                self._any.clear()
             self._mend.put_nowait(functools.partial(self._again, subscription))
 
     async def _refresh(self, subscription: Subscription, _: Sink) -> None:
