@@ -303,7 +303,7 @@ async def _time(rig: SimulatedRig, procedure: str, task: str) -> None:
         await pair.master.do("classes", classes=[1])
         await pair.master.until_said("task", type=task, result="SUCCESS")
         assert not pair.outstation.need_time
-        assert abs(pair.outstation.clock_ms - time.time() * 1000) < 1000
+        assert abs(pair.outstation.clock_ms - time.time() * 1000) < 60_000
 
 
 async def restarts(rig: SimulatedRig) -> None:

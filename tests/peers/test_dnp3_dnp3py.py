@@ -137,7 +137,7 @@ async def test_our_master_sets_the_clock_of_their_outstation() -> None:
         for procedure in ("lan", "non-lan"):
             await driver.call("time-sync", {"procedure": procedure})
         assert len(far.times) == 2
-        assert all(abs(one.milliseconds - time.time() * 1000) < 2000 for one in far.times)
+        assert all(abs(one.milliseconds - time.time() * 1000) < 60_000 for one in far.times)
 
 
 @contextlib.asynccontextmanager

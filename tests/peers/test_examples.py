@@ -38,7 +38,7 @@ async def test_the_javascript_example_prints_values(need: Callable[[str, str | N
 async def first(process: asyncio.subprocess.Process, pattern: bytes) -> str:
     """What the pattern's group is in the first line that has it."""
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for line in process.stdout:
             if found := re.search(pattern, line):
                 return found[1].decode()

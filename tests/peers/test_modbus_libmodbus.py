@@ -19,6 +19,7 @@ from tests.tools.modbus_peer import HOW, ModbusServer, why_missing
 pytestmark = pytest.mark.peer("libmodbus")
 
 Need = Callable[[str, str | None, str], None]
+PATIENCE_S = 60.0
 UNIT = 5
 
 
@@ -45,7 +46,7 @@ async def socat(*ends: str) -> AsyncIterator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what another process brings about, and of which nothing tells."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -58,7 +59,14 @@ def tcp(server: ModbusServer) -> dict[str, Any]:
 async def driver_for(
     connection: Mapping[str, Any], points: Mapping[str, Any], **more: Any
 ) -> AsyncIterator[ModbusDriver]:
-    raw = {"protocol": "modbus", "connection": connection, "address_base": 0, "points": points, **more}
+    raw = {
+        "protocol": "modbus",
+        "connection": connection,
+        "address_base": 0,
+        "points": points,
+        "timeout": 20.0,
+        **more,
+    }
     driver = ModbusDriver(ModbusDevice.model_validate(raw).named("rig"), {})
     try:
         await driver.connect()
@@ -93,7 +101,7 @@ class Heard:
         raise AssertionError(f"lost {count}: {reason}")
 
     async def until(self, point: str, value: object) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (await self.samples.get()).values.get(point) != value:
                 pass
 
@@ -248,7 +256,7 @@ async def test_a_block_that_reaches_past_the_end_is_split(server: ModbusServer) 
 
 async def test_polls_see_changes_and_survive_a_restart_of_the_server(server: ModbusServer) -> None:
     points = {"level": {"table": "input", "address": 1}, "open": {"table": "coil", "address": 1}}
-    async with driver_for(tcp(server), points, poll="20ms", timeout="500ms") as driver:
+    async with driver_for(tcp(server), points, poll="20ms") as driver:
         heard = Heard()
         polling = asyncio.create_task(driver.run(heard))
         await heard.until("level", 0)
@@ -256,7 +264,7 @@ async def test_polls_see_changes_and_survive_a_restart_of_the_server(server: Mod
         await heard.until("level", 42)
         server.kill()
         with pytest.raises(DriverError) as caught:
-            await asyncio.wait_for(polling, 5)
+            await asyncio.wait_for(polling, PATIENCE_S)
         assert caught.value.code == "disconnected"
         with pytest.raises(DriverError):
             await driver.connect()

@@ -47,18 +47,20 @@ async def there(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
         yield running["rig"].connection
 
 
-async def mbpoll(there: Any, *args: str, unit: int = 7, write: tuple[str, ...] = ()) -> tuple[list[str], str]:
+async def mbpoll(
+    there: Any, *args: str, unit: int = 7, patience: str = "10", write: tuple[str, ...] = ()
+) -> tuple[list[str], str]:
     """The values that mbpoll prints, and all its output."""
     where = ["-m", "rtu", "-b", "19200", "-P", "none", there.port]
     if there.transport == "tcp":
         where = ["-p", str(there.port), there.host]
     process = await asyncio.create_subprocess_exec(
-        *("mbpoll", "-0", "-1", "-a", str(unit), "-o", "0.5", *args, *where, *write),
+        *("mbpoll", "-0", "-1", "-a", str(unit), "-o", patience, *args, *where, *write),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output = (await asyncio.wait_for(process.communicate(), 10))[0].decode()
+    output = (await asyncio.wait_for(process.communicate(), 60))[0].decode()
     return re.findall(r"^\[\d+\]:\s+(\S+)", output, re.MULTILINE), output
 
 
@@ -81,4 +83,4 @@ async def test_mbpoll_writes_and_reads_bits(there: Any) -> None:
 
 async def test_mbpoll_is_told_of_wrong_addresses_and_absent_units(there: Any) -> None:
     assert "Illegal data address" in (await mbpoll(there, "-t", "4", "-r", "13"))[1]
-    assert "timed out" in (await mbpoll(there, "-t", "4", "-r", "12", unit=8))[1]
+    assert "timed out" in (await mbpoll(there, "-t", "4", "-r", "12", unit=8, patience="0.5"))[1]
