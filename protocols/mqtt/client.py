@@ -34,6 +34,7 @@ _NEVER = 0xFFFFFFFF
 _GRACE_S = 0.5
 _MISC_S = 1.0
 _KEEP_ALIVE = 0x8D
+_PROTOCOL_ERROR = 0x82
 _UNKNOWN = "whether it was taken is not known, and it is not repeated"
 _T = TypeVar("_T")
 
@@ -386,7 +387,8 @@ class Client:
         elif reason.value == _KEEP_ALIVE:
             self._end(f"it has said nothing for {self._connection.keep_alive} s and more")
         else:
-            self._end(said or "it closed the connection")
+            broke = "it broke the protocol" if reason.value == _PROTOCOL_ERROR else ""
+            self._end(said or broke or "it closed the connection")
 
     def _on_subscribe(
         self, _client: Any, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Properties | None

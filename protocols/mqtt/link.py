@@ -187,8 +187,6 @@ class Stream(asyncio.Protocol):
                 self.abort()
                 return
             if code:
-                if code == MQTTErrorCode.MQTT_ERR_PROTOCOL:
-                    self.reason = self.reason or "it broke the protocol"
                 self.abort()
                 return
         if self._at >= len(self._data):
