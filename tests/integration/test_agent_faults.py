@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from desk import Desk, RunAgent, desk
@@ -65,12 +66,7 @@ class Plc:
     async def on(self) -> None:
         """Starts it behind a relay that listens on the port."""
         devices = await self._stack.enter_async_context(SIMULATOR.start(self._devices))
-        behind = devices["plc"].connection.port
-
-        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await join(reader, writer, behind, pipe)
-
-        self._server = await asyncio.start_server(relay, "127.0.0.1", self._port)
+        self._server = await relay(self._port, devices["plc"].connection.port)
 
     async def off(self) -> None:
         """Pulls the cable: connections are reset and the port is closed."""
@@ -107,6 +103,15 @@ async def join(
         await asyncio.gather(*ways, return_exceptions=True)
         for end in (writer, back_writer):
             end.transport.abort()
+
+
+async def relay(port: int, behind: int) -> asyncio.Server:
+    """Listens on one port for another."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await join(reader, writer, behind, pipe)
+
+    return await asyncio.start_server(serve, "127.0.0.1", port)
 
 
 def device_states(one: Desk, device: str) -> list[str]:
@@ -187,7 +192,9 @@ async def test_a_write_without_an_answer_times_out_once_and_other_devices_do_not
     broker: Broker, run_agent: RunAgent, deaf_plc: int, tmp_path: Path
 ) -> None:
     async with psu(tmp_path) as present, desk(broker.url, "rig") as one:
-        async with run_agent(profile_of(PLC.format(port=deaf_plc), present), broker.url, sil=False):
+        # Long enough for a disk that takes its time with the journal of the other device's command.
+        profile = profile_of(PLC.format(port=deaf_plc).replace("500ms", "3s"), present)
+        async with run_agent(profile, broker.url, sil=False):
             await one.until_state("available")
             slow = await one.post(WRITE)
             in_line = await one.post(WRITE, absolute_expiry_ms=time.time_ns() // 1_000_000 + 200)
@@ -257,10 +264,13 @@ async def test_what_an_outage_cost_is_said(run_agent: RunAgent, unused_port: int
     async with run_agent(profile_of(PSU), url, outbox_age="300ms") as agent:
         outbox = agent.store.outbox
         await until(lambda: any(loss.source.endswith("psu") for loss in outbox.losses()))
-        async with Broker("127.0.0.1", unused_port), desk(url, "rig") as one:
+        async with Broker("127.0.0.1", 0) as broker, desk(broker.url, "rig") as one:
+            # The agent finds its broker only now: what it says of the loss has somebody who hears it.
+            server = await relay(unused_port, urlsplit(broker.url).port or 0)
             loss = (await one.until(lambda: losses(one)))[0]
             assert loss["reason"] == "too-old"
             assert loss["count"] == int(loss["last"]) - int(loss["first"]) + 1
+            server.close()
 
 
 def losses(one: Desk) -> list[dict[str, Any]]:
