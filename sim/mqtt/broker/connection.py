@@ -3,7 +3,7 @@
 import asyncio
 import struct
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -42,9 +42,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client called."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(_BACKLOG)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        self._transport.set_write_buffer_limits(_BACKLOG)
         self._broker.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
