@@ -26,6 +26,10 @@ from protocols.can.point import CanPoint
 from protocols.dnp3 import config as dnp3
 from protocols.dnp3.point import Dnp3Point, Feedback
 from protocols.modbus.config import ModbusDevice, ModbusPoint, Rtu, RtuTcp, Tcp, Tls
+from protocols.text import config as text
+from protocols.text.blocks import Block
+from protocols.text.checksums import Checksum as TextChecksum
+from protocols.text.point import TextPoint
 from protocols.units import format_duration
 from sim.behaviour import Playback, Ramp, Sine, Spec, Square, Walk
 
@@ -64,6 +68,15 @@ _DNP3_PARTS: Mapping[str, type[BaseModel]] = {
 }
 """Sections of a DNP3 device and its points that have a table of their own."""
 
+_TEXT_PARTS: Mapping[str, type[BaseModel]] = {
+    "identify": text.Identify,
+    "errors": text.Errors,
+    "checksum": TextChecksum,
+    "block": Block,
+    "simulation": text.Simulation,
+}
+"""Sections of a text device and its points that have a table of their own."""
+
 
 def tables() -> dict[str, str]:
     """Every table by the name in its mark."""
@@ -95,6 +108,13 @@ def tables() -> dict[str, str]:
             (("tcp", dnp3.Tcp), ("tls", dnp3.Tls), ("serial", dnp3.Serial))
         ),
         "dnp3-parts": "".join(f"\n`{name}:`\n\n{_table(model)}" for name, model in _DNP3_PARTS.items()),
+        "text-device": _table(text.TextDevice, leave_out={*common, "connection", *_TEXT_PARTS}),
+        "text-point": _table(TextPoint, leave_out={*Point.model_fields, "block"}),
+        "text-connection": "".join(
+            f"\n`transport: {name}`\n\n{_table(model, leave_out={'transport'})}" for name, model in
+            (("tcp", text.Tcp), ("serial", text.Serial), ("rfc2217", text.Rfc2217))
+        ),
+        "text-parts": "".join(f"\n`{name}:`\n\n{_table(model)}" for name, model in _TEXT_PARTS.items()),
     }  # fmt: skip
 
 

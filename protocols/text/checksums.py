@@ -74,7 +74,7 @@ class Checksum(BaseModel):
         _, found_too, rest = rest.partition("{checksum}")
         others = self.template.replace("{text}", "", 1).replace("{checksum}", "", 1)
         if not found or not found_too or set(others) & set("{}") or not others.isascii():
-            yield ("template",), "write {text} and then {checksum}, each once, such as ${text}*{checksum}"
+            yield ("template",), "write {text} and then {checksum}, each once, such as {text}*{checksum}"
 
     @property
     def _literals(self) -> tuple[bytes, bytes, bytes]:

@@ -111,7 +111,11 @@ class TextDevice(DeviceConfig):
     protocol: Literal["text"]
     connection: Connection
     points: Mapping[Name, TextPoint]
-    terminator: Ending = Field("\n", description='What ends an answer, such as "\\r\\n"; in double quotes.')
+    terminator: Ending = Field(
+        "\n",
+        description='What ends an answer, such as "\\r\\n"; in double quotes.',
+        json_schema_extra={"default": "\\n"},  # as people write it
+    )
     write_terminator: Ending | None = Field(None, description="What ends a command; default: as terminator.")
     encoding: Literal["ascii", "latin-1", "utf-8"] = "ascii"
     echo: bool = Field(False, description="true: the instrument sends each command back, before its answer.")

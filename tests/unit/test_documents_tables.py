@@ -33,7 +33,7 @@ def maker() -> dict[str, Any]:
 
 
 def test_there_are_documents_with_tables() -> None:
-    assert documents() == ["can.md", "dnp3-fields.md", "profile.md", "settings.md"]
+    assert documents() == ["can.md", "dnp3-fields.md", "profile.md", "settings.md", "text.md"]
 
 
 @pytest.mark.parametrize("name", documents())
@@ -53,6 +53,13 @@ def test_the_devices_in_the_document_are_good_ones(devices: str, tmp_path: Path)
     path = tmp_path / "rig.yaml"
     path.write_text(f"profile: rig\n{devices}")
     assert {device.protocol for device in load_profile(path, {}).devices.values()} == {"dnp3"}
+
+
+@pytest.mark.parametrize("devices", examples("text.md"), ids=["points", "lines"])
+def test_the_instruments_in_the_document_are_good_ones(devices: str, tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text(f"profile: rig\n{devices}")
+    assert {device.protocol for device in load_profile(path, {}).devices.values()} == {"text"}
 
 
 def test_the_settings_in_the_document_are_good_ones() -> None:
