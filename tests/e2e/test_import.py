@@ -25,4 +25,4 @@ async def test_what_cannot_be_a_profile_says_why(tmp_path: Path) -> None:
     assert made.code == 1
     assert made.out == ""
     assert "no device that a profile can express" in made.err
-    assert (await hilgate("import", "kubeedge", str(tmp_path / "none.yaml"))).code == 2
+    assert (await hilgate("import", "kubeedge", str(tmp_path / "none.yaml"))).code == 3

@@ -1,0 +1,45 @@
+"""What simulated devices with payloads of their own kind share: values over time, and those written to them."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from protocols.base import Value
+from protocols.mqtt.config import MqttDevice
+from protocols.mqtt.point import MqttPoint
+from sim.behaviour import behaviours
+
+
+class Played:
+    """The points of a device: what each is now, in engineering units, and as the device says it."""
+
+    def __init__(self, device: MqttDevice) -> None:
+        self._device = device
+        self._behaviours = behaviours(device)
+        self._written: dict[str, Value] = {}
+        self._began = time.monotonic()
+        for behaviour in self._behaviours.values():
+            if behaviour.follows is not None:
+                behaviour.aim(0.0, self._behaviours[behaviour.follows].at(0.0))  # type: ignore[arg-type]  # numbers
+
+    @property
+    def period(self) -> float:
+        """Seconds between two looks at what has changed."""
+        polls = [point.poll for point in self._device.points.values() if point.poll is not None]
+        return min([self._device.poll, *polls])
+
+    def now(self) -> Iterator[tuple[MqttPoint, Any]]:
+        """Each point that has a value, and that value as the device says it."""
+        for name, point in self._device.points.items():
+            value = self._written.get(name)
+            if value is None and name in self._behaviours:
+                value = self._behaviours[name].at(time.monotonic() - self._began)
+            if value is not None:
+                yield point, point.raw(value)
+
+    def write(self, name: str, value: Value) -> None:
+        """Takes a value that was written to a point; points that follow it set out for it."""
+        self._written[name] = value
+        for behaviour in self._behaviours.values():
+            if behaviour.follows == name and isinstance(value, int | float):
+                behaviour.aim(time.monotonic() - self._began, value)
