@@ -52,14 +52,14 @@ async def history(session: Session, point: str, start: str, end: str | None, lim
         IsReadModified=False,
         StartTime=first,
         EndTime=last,
-        NumValuesPerNode=ua.Counter(limit),
+        NumValuesPerNode=ua.Counter(limit + 1),  # the one too many says that there are more
         ReturnBounds=False,
     )
     rows: list[dict[str, Any]] = []
     while True:
         values, asked.ContinuationPoint = await _ask(session, point, details, asked)
         rows += _rows(codec, values)
-        if not asked.ContinuationPoint or not values or len(rows) >= limit:
+        if not asked.ContinuationPoint or not values or len(rows) > limit:
             break
     if asked.ContinuationPoint:
         await _ask(session, point, details, asked, release=True)
