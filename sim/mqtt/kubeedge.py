@@ -1,7 +1,8 @@
 """EdgeCore's device twin module and the mapper behind it, simulated for one device.
 
 It answers on the topics of EdgeCore (KubeEdge, edge/pkg/devicetwin): `twin/get`, `twin/update`, with
-`twin/update/document` and `twin/update/delta` after each change; the mapper reports and follows what is wanted.
+`twin/update/document` and `twin/update/delta` after each change; the mapper reports, and follows what is
+wanted.
 """
 
 import asyncio

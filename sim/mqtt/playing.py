@@ -1,4 +1,4 @@
-"""What simulated devices with payloads of their own kind share: values over time, and those written to them."""
+"""What simulated devices have in common: values over time, and those that were written."""
 
 import time
 from collections.abc import Iterator

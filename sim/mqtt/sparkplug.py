@@ -1,4 +1,4 @@
-"""A simulated Sparkplug B device with its edge node: births, data by exception, commands, and a death as will."""
+"""A simulated Sparkplug B device with its edge node: births, data by exception, commands, a death."""
 
 import asyncio
 import time
@@ -28,9 +28,11 @@ def make(device: MqttDevice, port: int) -> "SimulatedSparkplug":
     return SimulatedSparkplug(device.model_copy(update={"connection": connection}))
 
 
-def _type_of(raw: Any) -> int:
+def _type_of(point: MqttPoint, raw: Any) -> int:
     """The data type that a simulated metric has, by its first value."""
     match raw:
+        case int() | float() if point.kind == "number":
+            return DataType.Double
         case bool():
             return DataType.Boolean
         case int():
@@ -132,7 +134,7 @@ class SimulatedSparkplug:
 
     def _births(self) -> Iterator[_Metric]:
         for point, raw in self._played.now():
-            datatype = self._types.setdefault(point.name, _type_of(raw))
+            datatype = self._types.setdefault(point.name, _type_of(point, raw))
             self._said[point.name] = raw
             yield point.metric, self._aliases[point.name], datatype, self._fitting(point, raw)
 
