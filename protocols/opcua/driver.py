@@ -205,6 +205,7 @@ class OpcuaDriver:
         Raises:
             DriverError: not one point could be read.
         """
+        _ = self._session.services
         events = {name: Quality.BAD_CONFIG for name in points if self._device.points[name].events}
         samples = await self._read([name for name in points if name not in events])
         values: dict[str, Value] = {}

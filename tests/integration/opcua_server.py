@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from asyncua import Server, ua
 from asyncua.common.node import Node
+from waiting import until
 
-from protocols.base import DeviceState, Sample
+from protocols.base import DeviceState, DriverError, Sample
 from protocols.opcua.config import OpcuaDevice
+from protocols.opcua.driver import OpcuaDriver
 
 URI = "urn:plant.example"
 
@@ -94,6 +96,10 @@ class Proxy:
         """Lets nothing through any more, with the links open."""
         self._flows.clear()
 
+    def flow(self) -> None:
+        """Lets what comes through again."""
+        self._flows.set()
+
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -169,7 +175,54 @@ def device(url: str, points: dict[str, Any] | None = None, **more: Any) -> Opcua
     settings = {
         "protocol": "opcua",
         "connection": {"url": url, "security": {"policy": "None"}},
-        "subscription": {"publishing_interval": 0.05, "keep_alive": 1.0},
+        "subscription": {"publishing_interval": "50ms", "keep_alive": "1s"},
         "points": written,
     }
     return OpcuaDevice.model_validate(settings | more).named("cell")
+
+
+class Running:
+    """A driver at work, connected again by hand."""
+
+    def __init__(self, config: OpcuaDevice) -> None:
+        self.driver = OpcuaDriver(config)
+        self.sink = Kept()
+        self._work: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connects and runs until the driver has said how the device is."""
+        self.sink.states.clear()
+        await self.driver.connect()
+        work = self._work = asyncio.create_task(self.driver.run(self.sink))
+        await until(lambda: self.sink.states or work.done())
+        if work.done():
+            await work
+
+    async def ended(self) -> DriverError:
+        """Returns when the link is lost, with what the driver says of it."""
+        assert self._work is not None
+        try:
+            async with asyncio.timeout(60):
+                await self._work
+        except DriverError as error:
+            await self.driver.close()
+            return error
+        raise AssertionError("the driver ended by itself")
+
+    async def stop(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+            with suppress(asyncio.CancelledError, DriverError):
+                await self._work
+        await self.driver.close()
+
+
+@asynccontextmanager
+async def running(config: OpcuaDevice) -> AsyncIterator[Running]:
+    """A driver at work."""
+    one = Running(config)
+    try:
+        await one.start()
+        yield one
+    finally:
+        await one.stop()
