@@ -118,7 +118,7 @@ class TextDriver:
                 sink.missed(missed, poll.period)
             answered, error = False, None
             for one in asked:
-                if self._instrument.resting:
+                if self._instrument.resting or (error is not None and self._instrument.silent):
                     sink.sample(one.failed(Quality.TIMEOUT))
                     continue
                 try:

@@ -14,7 +14,7 @@ from protocols.text.line import Line, join, part
 from protocols.text.plan import name_of
 from protocols.text.point import compiled
 
-_FIRST_REST = 2  # timeouts in a row after which an instrument on a shared line is left alone for a while
+_FIRST_REST = 2  # timeouts in a row after which it is silent, and on a shared line left alone for a while
 _LONGEST_REST = 10  # times its timeout: a dead instrument takes at most a tenth of the line's time
 
 _log = structlog.get_logger("text")
@@ -49,6 +49,11 @@ class Instrument:
         if self._line is None:
             raise DriverError("disconnected", f"{self.name} is not connected")
         return self._line
+
+    @property
+    def silent(self) -> bool:
+        """Did not answer several times in a row: one query a cycle is enough to see whether it does again."""
+        return self._failures >= _FIRST_REST
 
     @property
     def resting(self) -> bool:
@@ -118,7 +123,7 @@ class Instrument:
         except DriverError as error:
             if error.code == "timeout":
                 self._failures += 1
-                if self._failures >= _FIRST_REST and len(line.members) > 1:
+                if self.silent and len(line.members) > 1:
                     times = min(2 ** (self._failures - 1), _LONGEST_REST)
                     self._rest_until = line.now() + times * self.device.timeout
             raise

@@ -6,6 +6,7 @@ the line is left silent, and what comes meanwhile is dropped: an answer that is 
 """
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,14 @@ _LONGEST_NOISE = 10  # times the silence that is waited for: then the line is gi
 _CLOSING = 1.0  # seconds for a peer to answer a close
 _LOOK = 0.005  # seconds between looks whether a line that was begun unasked has its end
 _BITS = 10  # of a character on a serial line
+
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+"""So that half a minute's end of a network is noticed where lines only come unasked."""
 
 
 class Listener(Protocol):
@@ -49,6 +58,9 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        if (connection := transport.get_extra_info("socket")) is not None:
+            for level, option, value in _KEEP_ALIVE:
+                connection.setsockopt(level, option, value)
         self._line.opened(self)
 
     def data_received(self, data: bytes) -> None:
