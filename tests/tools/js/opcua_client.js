@@ -11,6 +11,8 @@
 // {"event": "done", "id": n, "result": ...}; {"event": "change"} and {"event": "alarm"} come by themselves. Nodes are "nsu=URI;s=..." .
 'use strict';
 
+for (const word of ['log', 'info', 'warn']) console[word] = console.error; // standard output is ours
+
 const readline = require('readline');
 const {
   OPCUAClient, MessageSecurityMode, SecurityPolicy, UserTokenType, AttributeIds, TimestampsToReturn, ClientMonitoredItem,

@@ -6,12 +6,13 @@
 //     cert, key  the server's certificate and key, PEM
 //     policies   names such as "None" and "Basic256Sha256" (SignAndEncrypt, but of None)
 //     user       the name that may write; without it anonymous may
-//     limits     {MaxMonitoredItemsPerCall, ...} to announce
+//     limits     {maxNodesPerRead, ...} to announce
 //
-// Orders: {"id": n, "do": "set", "values": {name: value}, "status": name}, {"do": "get", "name"}, {"do": "forget-subscriptions"},
-// {"do": "counts"}.
+// Orders: {"id": n, "do": "set", "values": {name: value}, "status": name}, {"do": "get", "name"}.
 // Each is answered by {"event": "done", "id": n, "result": ...}.
 'use strict';
+
+for (const word of ['log', 'info', 'warn']) console[word] = console.error; // standard output is ours
 
 const readline = require('readline');
 const { OPCUAServer } = require('node-opcua-server');
@@ -118,7 +119,7 @@ function set(node, name, value, status) {
   );
 }
 
-function carryOut(order, server, { nodes }) {
+function carryOut(order, { nodes }) {
   switch (order.do) {
     case 'set':
       for (const [name, value] of Object.entries(order.values)) set(nodes[name], name, value, order.status);
@@ -127,8 +128,6 @@ function carryOut(order, server, { nodes }) {
       const { value } = nodes[order.name].readValue().value;
       return ArrayBuffer.isView(value) ? Array.from(value) : value;
     }
-    case 'counts':
-      return { sessions: server.engine.currentSessionCount, subscriptions: server.engine.currentSubscriptionCount };
     default:
       throw new Error(`no order ${order.do}`);
   }
@@ -158,7 +157,7 @@ async function main() {
   readline.createInterface({ input: process.stdin }).on('line', (line) => {
     const order = JSON.parse(line);
     try {
-      say('done', { id: order.id, result: carryOut(order, server, plant) });
+      say('done', { id: order.id, result: carryOut(order, plant) });
     } catch (error) {
       say('done', { id: order.id, error: String(error.stack) });
     }
