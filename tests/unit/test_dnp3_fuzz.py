@@ -30,6 +30,7 @@ from scripted import Heard, running
 
 from protocols.base import DriverError
 from protocols.dnp3.driver import Dnp3Driver
+from tests.patience import PatientLoop
 
 FLUSH = bytes(link.MAX_FRAME)
 """Ends whatever frame was begun."""
@@ -75,7 +76,7 @@ class MemoryLine(Line):
         self._transport.close()
 
 
-class MemoryLoop(asyncio.SelectorEventLoop):
+class MemoryLoop(PatientLoop):
     """An event loop whose connections all lead to one outstation in memory."""
 
     far: FarEnd
