@@ -361,7 +361,8 @@ class PlannedRequest(msgspec.Struct, frozen=True):
     points: tuple[str, ...]
     size: int
     size_unit: str
-    period: float
+    period: float | None
+    """Seconds from each to the next; None: once, at connecting."""
 
 
 Shared = MutableMapping[Hashable, Any]

@@ -43,7 +43,8 @@ def _plan(profile: Profile, name: str, installed: Mapping[str, DeviceProtocol]) 
     requests = tuple(installed[device.protocol].plan(device)) if device.enabled else ()
     sizes: dict[str, float] = {}
     for request in requests:
-        sizes[request.size_unit] = sizes.get(request.size_unit, 0.0) + request.size / request.period
+        if request.period is not None:
+            sizes[request.size_unit] = sizes.get(request.size_unit, 0.0) + request.size / request.period
     writable = [point for point in device.points.values() if point.writable]
     return DevicePlan(
         device=name,
@@ -53,7 +54,7 @@ def _plan(profile: Profile, name: str, installed: Mapping[str, DeviceProtocol]) 
         writable=len(writable),
         without_safe=tuple(point.name for point in writable if point.safe is None),
         requests=requests,
-        requests_per_s=sum(1 / request.period for request in requests),
+        requests_per_s=sum(1 / request.period for request in requests if request.period is not None),
         sizes_per_s=sizes,
     )
 
@@ -83,7 +84,7 @@ def _device(plan: DevicePlan) -> "list[RenderableType]":
     from rich.table import Table
     from rich.text import Text
 
-    rates = [f"{plan.requests_per_s:.4g} requests/s"]
+    rates = [f"{plan.requests_per_s:.4g} requests/s" if plan.requests_per_s else "nothing is polled"]
     rates += [f"{rate:.4g} {unit}/s" for unit, rate in plan.sizes_per_s.items()]
     what = ", ".join(rates) if plan.enabled else "disabled: left alone"
     head = Text.assemble((plan.device, "bold cyan"), f" ({plan.protocol}): {plan.points} points, {what}")
@@ -95,7 +96,8 @@ def _device(plan: DevicePlan) -> "list[RenderableType]":
         for request in plan.requests:
             unit = request.size_unit.removesuffix("s") if request.size == 1 else request.size_unit
             size = f"{request.size} {unit}"
-            table.add_row(format_duration(request.period), request.what, size, _some(request.points))
+            every = "once" if request.period is None else format_duration(request.period)
+            table.add_row(every, request.what, size, _some(request.points))
         parts.append(table)
     if plan.without_safe:
         note = f"no safe value: {_some(plan.without_safe)}"

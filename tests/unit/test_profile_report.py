@@ -1,13 +1,15 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
-from toy_protocol import INSTALLED
+from toy_protocol import INSTALLED, Toy
 
 from agent.profile import Profile, load_profile
 from agent.profile.report import DevicePlan, as_data, as_text, survey
+from protocols.base import PlannedRequest
 
 TEXT = """
 profile: rig
@@ -65,6 +67,20 @@ def test_the_report_for_people(profile: Profile) -> None:
         "disabled: left alone",
     ):
         assert part in text
+
+
+def test_what_is_sent_once_has_no_rate(profile: Profile) -> None:
+    once = PlannedRequest("SUBSCRIBE plant/#", ("speed",), 7, "octets", None)
+
+    class Subscribing(Toy):
+        def plan(self, device: Any) -> Sequence[PlannedRequest]:
+            return [once]
+
+    plans = survey(profile, {"toy": Subscribing()})
+    assert (plans[0].requests_per_s, plans[0].sizes_per_s) == (0, {})
+    text = printed(profile, plans)
+    assert "pump (toy): 3 points, nothing is polled" in text
+    assert "once   SUBSCRIBE plant/#" in text
 
 
 def test_many_points_are_told_by_the_first_and_the_last() -> None:
