@@ -254,13 +254,9 @@ def _read(device: OpcuaDevice) -> _Files:
         user_identity = _identity(folder / user.cert, folder / user.key)
     elif user is not None and user.password_file is not None:
         password = _password(folder / user.password_file)
-    trusted = [
-        certificate
-        for name in security.trust
-        for path in _files(folder / name)
-        for certificate in _chain(path)
-    ]
-    return _Files(own, user_identity, password, trusted if security.verify else [])
+    named = security.trust if security.verify else ()
+    trusted = [made for name in named for path in _files(folder / name) for made in _chain(path)]
+    return _Files(own, user_identity, password, trusted)
 
 
 def _identity(cert: Path, key: Path) -> Identity:

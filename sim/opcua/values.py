@@ -123,11 +123,11 @@ def _converted(value: Any, kind: str) -> Any:
         case "ByteString":
             return bytes.fromhex(value)
         case "NodeId":
-            return node_id(value, {})
+            return node_id(str(value), {})
         case "StatusCode":
             return ua.StatusCode(ua.UInt32(value))
         case "QualifiedName":
-            return qualified_name(value, {})
+            return qualified_name(str(value), {})
         case "LocalizedText":
             if isinstance(value, dict):
                 return ua.LocalizedText(value.get("text"), value.get("locale"))
