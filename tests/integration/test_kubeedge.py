@@ -1,11 +1,13 @@
 """The driver against the simulated device twin, over a real broker."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from mqtt_rig import driven, far_end
+from scripted import Heard
 from waiting import until
 
 from protocols.base import DeviceState, Quality, Refused
@@ -19,6 +21,10 @@ POINTS: dict[str, Any] = {
     "name": {"property": "name", "type": "string"},
 }
 BASE = "$hw/events/device/default/pump/"
+
+
+def _stands(heard: Heard, state: DeviceState) -> bool:
+    return heard.states[-1][0] is state
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ async def test_a_device_that_goes_offline_leaves_its_points_disconnected(device:
             told = {"event_id": "", "timestamp": 1, "device": {"name": "pump", "state": word}}
             await other.says(BASE + "state/update/result", msgspec.json.encode(told))
             wanted = DeviceState.ONLINE if word == "online" else DeviceState.DEGRADED
-            await until(lambda wanted=wanted: heard.states[-1][0] is wanted)
+            await until(partial(_stands, heard, wanted))
             if word == "offline":
                 assert any(s.bad.get("speed") is Quality.DISCONNECTED for s in heard.samples)
         assert (await driver.read(["speed"])).values == {"speed": 5}
