@@ -284,7 +284,7 @@ async def test_a_silent_instrument_is_degraded_and_then_given_up() -> None:
     async def script(it: Peer) -> None:
         await it.introduce()
 
-    made = device({"transport": "tcp", "host": "x"}, poll="50ms", timeout="100ms", settle="50ms", **SCPI)
+    made = device({"transport": "tcp", "host": "x"}, poll="50ms", timeout="400ms", settle="50ms", **SCPI)
     async with peer(script) as where:
         made = made.model_copy(update={"connection": device(where).connection})
         async with connected(made) as driver:
