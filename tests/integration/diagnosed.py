@@ -6,11 +6,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import isotp
+import pytest
 
 from protocols.can.config import Connection
 
 PEER = Path(__file__).with_name("uds_peer.py")
 GROUP = "239.74.163.78"
+
+
+def wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node is another process: on a busy machine it may stop in the middle of a message, for seconds."""
+    made = isotp.TransportLayerLogic
+    more = dict.fromkeys(("rx_flowcontrol_timeout", "rx_consecutive_frame_timeout"), 30_000)
+
+    def make(params: dict[str, Any], **rest: Any) -> Any:
+        return made(params=params | more, **rest)
+
+    monkeypatch.setattr(isotp, "TransportLayerLogic", make)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from can_exchange import BusExchange
-from diagnosed import node
+from diagnosed import node, wait_long
 
 from protocols.base import DriverError, Refused
 from protocols.can.bus import make_bus
@@ -25,7 +25,8 @@ def connection() -> Iterator[Connection]:
 
 
 @pytest.fixture
-async def exchange(connection: Connection) -> AsyncIterator[BusExchange]:
+async def exchange(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BusExchange]:
+    wait_long(monkeypatch)
     made = BusExchange(make_bus(connection))
     await made.open()
     yield made
@@ -76,7 +77,8 @@ async def test_identifiers_of_29_bits_padding_and_flow_control(
     assert all(b - a >= 900_000 for a, b in itertools.pairwise(times))
 
 
-async def test_can_fd() -> None:
+async def test_can_fd(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_long(monkeypatch)
     with node(fd=True) as connection:
         exchange = BusExchange(make_bus(connection))
         await exchange.open()

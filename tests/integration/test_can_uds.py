@@ -6,10 +6,9 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-import isotp as library
 import pytest
 from can_exchange import BusExchange
-from diagnosed import node
+from diagnosed import node, wait_long
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,14 +39,7 @@ async def exchange(connection: Connection) -> AsyncIterator[BusExchange]:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The node is another process: on a busy machine it may stop in the middle of a message."""
-    made = library.TransportLayerLogic
-    more = dict.fromkeys(("rx_flowcontrol_timeout", "rx_consecutive_frame_timeout"), 30_000)
-
-    def make(params: dict[str, Any], **rest: Any) -> Any:
-        return made(params=params | more, **rest)
-
-    monkeypatch.setattr(library, "TransportLayerLogic", make)
+    wait_long(monkeypatch)
 
 
 async def ask(exchange: BusExchange, connection: Connection, service: str, **args: Any) -> Any:
