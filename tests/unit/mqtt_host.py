@@ -1,5 +1,7 @@
 """What kinds of MQTT payloads stand on, scripted: it keeps what they say."""
 
+from collections.abc import Mapping
+
 from protocols.base import DeviceState, Sample
 from protocols.mqtt.message import Message, Publication
 
@@ -12,6 +14,12 @@ class ScriptedHost:
         self.states: list[tuple[DeviceState, str]] = []
         self.losses: list[tuple[int, str]] = []
         self.published: list[Publication] = []
+        self.no: dict[str, str] = {}
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Topic filters that the broker refused, and why."""
+        return self.no
 
     def sample(self, sample: Sample) -> None:
         """Keeps it."""
