@@ -12,7 +12,7 @@ from protocols.base import DeviceState, DriverError, Quality, Sample, Sink, Valu
 from protocols.opcua.calls import carry_out
 from protocols.opcua.codec import Codec
 from protocols.opcua.config import OpcuaDevice
-from protocols.opcua.items import Item, Readings, refused
+from protocols.opcua.items import Item, Readings, part_of, refused
 from protocols.opcua.plan import AT_ONCE, monitored, pieces, polls_of
 from protocols.opcua.publishing import Subscriptions
 from protocols.opcua.session import Session
@@ -185,7 +185,7 @@ class OpcuaDriver:
             ua.ReadValueId(
                 self._session.node_id(name),
                 ua.IntegerId(AttributeIds.Value),
-                ua.String(self._device.points[name].index_range),
+                part_of(self._device.points[name]),
             )
             for name in asked
         ]

@@ -10,7 +10,7 @@ from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
 
-from protocols.base import Quality, Sample, Value
+from protocols.base import Quality, Sample
 from protocols.opcua.alarms import event_filter, needs_refresh, taken
 from protocols.opcua.codec import Codec, time_ns
 from protocols.opcua.config import OpcuaDevice
@@ -41,13 +41,19 @@ _OVERFLOWS: Final = ua.NodeId(ua.Int32(ObjectIds.EventQueueOverflowEventType))
 _NAMED: Final = 0xFFFF_0000
 
 
+def part_of(point: OpcuaPoint) -> ua.NumericRange | None:
+    """The index range to ask for; None of the whole value (an empty text would be no index range)."""
+    return None if point.index_range is None else ua.NumericRange(point.index_range)
+
+
 class Item:
     """A point as the server monitors it."""
 
-    __slots__ = ("codec", "handle", "node", "point", "queue", "sampling", "status")
+    __slots__ = ("codec", "handle", "node", "point", "point_name", "queue", "sampling", "status")
 
     def __init__(self, point: OpcuaPoint, node: ua.NodeId, codec: Codec, handle: int) -> None:
         self.point = point
+        self.point_name = point.name  # kept, for each change asks for it
         self.node = node
         self.codec = codec
         self.handle = handle
@@ -64,7 +70,7 @@ class Item:
         attribute = AttributeIds.Value if point.events is None else AttributeIds.EventNotifier
         queue = point.queue or (device.queue if point.events is None else _EVENT_QUEUE)
         return ua.MonitoredItemCreateRequest(
-            ua.ReadValueId(self.node, ua.IntegerId(attribute), ua.String(point.index_range)),
+            ua.ReadValueId(self.node, ua.IntegerId(attribute), part_of(point)),
             ua.MonitoringMode.Reporting,
             ua.MonitoringParameters(
                 ua.IntegerId(self.handle),
@@ -167,13 +173,17 @@ class Readings:
 
     def changes(self, notifications: Iterable[ua.MonitoredItemNotification]) -> list[Sample]:
         """Values that came together."""
-        items, now_ns = self._items, time.time_ns()
-        known = ((items.get(one.ClientHandle), one.Value) for one in notifications)
-        return self.samples(((item.point.name, item.codec, data) for item, data in known if item), now_ns)
+        items = self._items
+        known = [
+            (item.point_name, item.codec, one.Value)
+            for one in notifications
+            if (item := items.get(one.ClientHandle)) is not None
+        ]
+        return self.samples(known, time.time_ns())
 
     def samples(self, values: Iterable[tuple[str, Codec, ua.DataValue]], now_ns: int) -> list[Sample]:
         """Samples of values; of one point in the order in which it has them."""
-        groups: list[tuple[int, dict[str, Value], dict[str, Quality]]] = []
+        samples: list[Sample] = []
         newest: dict[int, int] = {}
         last: dict[str, int] = {}
         mode = self._mode
@@ -185,15 +195,17 @@ class Readings:
             at = time_ns(data, mode, now_ns)
             place = newest.get(at)
             if place is None or last.get(name, -1) >= place:
-                place = newest[at] = len(groups)
-                groups.append((at, {}, {}))
-            last[name] = place
-            _, good, bad = groups[place]
-            if isinstance(value, Quality):
-                bad[name] = value
+                place = newest[at] = len(samples)
+                samples.append(
+                    Sample(at, {name: value}) if type(value) is not Quality else Sample(at, {}, {name: value})
+                )
+            elif isinstance(value, Quality):
+                old = samples[place]
+                samples[place] = Sample(at, old.values, {**old.bad, name: value})
             else:
-                good[name] = value
-        return [Sample(at, good, bad) for at, good, bad in groups]
+                samples[place].values[name] = value  # type: ignore[index]  # nobody has it yet
+            last[name] = place
+        return samples
 
     def events(self, notifications: Iterable[Any], dictionary: Dictionary) -> tuple[list[Sample], bool]:
         """Events that came together, and whether the server wants to be asked for its alarms again."""

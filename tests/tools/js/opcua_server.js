@@ -54,7 +54,7 @@ function build(server) {
   }
   const level = analog('Level', 1.5, 0, 4, standardUnits.metre);
   analog('Pressure', 101.5, 0, 600, standardUnits.kilopascal);
-  add('Count', DataType.UInt64, [0, 7]);
+  add('Count', DataType.UInt64, 7);
   add('Speed', DataType.Int16, 1200);
   add('Running', DataType.Boolean, true);
   add('Name', DataType.String, 'tank 7');
