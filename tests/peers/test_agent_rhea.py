@@ -72,8 +72,11 @@ async def test_events_say_what_the_documents_promise(meet: Meet) -> None:
         assert {line["priority"] for line in availability} == {7}
         # rhea leaves out what has its default value; 4 is the default priority.
         assert {line.get("priority", 4) for line in samples} == {4}
-        # Three heartbeats, less the time that the broker kept it.
-        assert 1000 < availability[0]["ttl"] <= 1500
+        # Three heartbeats, less the time that the broker kept it, which a busy one may do for long.
+        await desk.until(
+            lambda: any(line.get("ttl", 0) > 1000 for line in _availability(desk, bench)), "a ttl"
+        )
+        assert max(line.get("ttl", 0) for line in _availability(desk, bench)) <= 1500
         for line in samples:
             assert line["source"] in {
                 f"/benches/{bench}/devices/{name}" for name in ("pump-plc", "valve-block")
