@@ -1,6 +1,7 @@
 """OPC UA values of what JSON has for them, in the type that the server wants: the way back of `to_json`."""
 
 import math
+import re
 import struct
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -262,7 +263,8 @@ def _localized_text(value: Any) -> ua.LocalizedText:
 
 def _status(value: Any) -> ua.StatusCode:
     if isinstance(value, str):
-        code = getattr(StatusCodes, value, None)
+        unnamed = re.fullmatch(r"0x[0-9A-F]{8}", value)
+        code = int(value, 16) if unnamed else getattr(StatusCodes, value, None)
         if not isinstance(code, int):
             raise Unfit(f"{value!r:.60} is not the name of a status code")
         return ua.StatusCode(ua.UInt32(code))
