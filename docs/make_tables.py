@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from agent.profile.templates import Repeat
 from agent.settings import PREFIX, Settings, option
-from protocols.base import Batch, DeviceConfig, Point
+from protocols.base import Batch, DeviceConfig, Point, Quality
 from protocols.can.config import (
     Answer,
     CanDevice,
@@ -26,10 +26,15 @@ from protocols.can.point import CanPoint
 from protocols.dnp3 import config as dnp3
 from protocols.dnp3.point import Dnp3Point, Feedback
 from protocols.modbus.config import ModbusDevice, ModbusPoint, Rtu, RtuTcp, Tcp, Tls
+from protocols.opcua import config as opcua
+from protocols.opcua.point import OpcuaPoint
+from protocols.opcua.status import QUALITIES
 from protocols.text import config as text
 from protocols.text.blocks import Block
 from protocols.text.checksums import Checksum as TextChecksum
 from protocols.text.point import TextPoint
+from protocols.mqtt import config as mqtt
+from protocols.mqtt.point import MqttPoint, Publish
 from protocols.units import format_duration
 from sim.behaviour import Playback, Ramp, Sine, Spec, Square, Walk
 
@@ -78,6 +83,24 @@ _TEXT_PARTS: Mapping[str, type[BaseModel]] = {
 """Sections of a text device and its points that have a table of their own."""
 
 
+_OPCUA_PARTS: Mapping[str, type[BaseModel]] = {
+    "connection": opcua.Connection,
+    "security": opcua.Security,
+    "user": opcua.User,
+    "subscription": opcua.Subscription,
+    "methods": opcua.Method,
+}
+"""Sections of an OPC UA device that have a table of their own."""
+
+_MQTT_PARTS: Mapping[str, type[BaseModel]] = {
+    "presence": mqtt.Presence,
+    "will": mqtt.OwnWill,
+    "sparkplug": mqtt.Sparkplug,
+    "kubeedge": mqtt.KubeEdge,
+}
+"""Sections of an MQTT device that have a table of their own."""
+
+
 def tables() -> dict[str, str]:
     """Every table by the name in its mark."""
     common = set(DeviceConfig.model_fields)
@@ -115,7 +138,28 @@ def tables() -> dict[str, str]:
             (("tcp", text.Tcp), ("serial", text.Serial), ("rfc2217", text.Rfc2217))
         ),
         "text-parts": "".join(f"\n`{name}:`\n\n{_table(model)}" for name, model in _TEXT_PARTS.items()),
+        "opcua-device": _table(opcua.OpcuaDevice, leave_out={*common, *_OPCUA_PARTS}),
+        "opcua-point": _table(OpcuaPoint, leave_out=set(Point.model_fields)),
+        "opcua-parts": "".join(f"\n`{name}:`\n\n{_table(model)}" for name, model in _OPCUA_PARTS.items()),
+        "opcua-quality": _qualities(),
+        "mqtt-device": _table(mqtt.MqttDevice, leave_out={*common, "connection", *_MQTT_PARTS}),
+        "mqtt-point": (
+            _table(MqttPoint, leave_out={*Point.model_fields, "write"}) + f"\n`write:`\n\n{_table(Publish)}"
+        ),
+        "mqtt-connection": "".join(
+            f"\n`transport: {name}`\n\n{_table(model, leave_out={'transport'})}" for name, model in
+            (("tcp", mqtt.Tcp), ("tls", mqtt.Tls))
+        ),
+        "mqtt-parts": "".join(f"\n`{name}:`\n\n{_table(model)}" for name, model in _MQTT_PARTS.items()),
     }  # fmt: skip
+
+
+def _qualities() -> str:
+    rows = ["| quality | status codes |", "| --- | --- |"]
+    for quality, names in QUALITIES.items():
+        if quality is not Quality.DEVICE_ERROR:
+            rows.append(f"| `{quality}` | {', '.join(names)} |")
+    return "\n".join([*rows, "| `device-error` | every other code that is uncertain or bad |"]) + "\n"
 
 
 def rendered(text: str) -> str:
