@@ -1,6 +1,7 @@
 """A session with a server: what the rest of the driver stands on."""
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
@@ -103,13 +104,14 @@ class Session:
             await security.secure(client, self.device)
             await client.connect_socket()
             assert client.uaclient.protocol is not None  # it was made just now
-            client.uaclient.protocol.on_connection_lost = self._cut
+            client.uaclient.protocol.on_connection_lost = functools.partial(self._cut, self._over)
             await client.send_hello()
             await client.open_secure_channel()
             resumed = await self._resume(client)
             if not resumed:
                 client.session_timeout = int(self.device.session_timeout * 1000)
                 await client.create_session()
+                self.number += 1
                 try:
                     await self._activate(client)
                 except UaStatusCodeError:
@@ -119,8 +121,6 @@ class Session:
         self._up = True
         if self._over.is_set():
             raise DriverError("disconnected", self._reason)
-        if not resumed:
-            self.number += 1
         with self.errors("read its capabilities"):
             self.limits = await Limits.of(client.uaclient)
             (held,) = await self.read([ua.ReadValueId(_NAMESPACES, ua.IntegerId(AttributeIds.Value))])
@@ -186,7 +186,9 @@ class Session:
             self._over.set()
         self._up = False
 
-    def _cut(self, error: Exception | None) -> None:
+    def _cut(self, link: asyncio.Event, error: Exception | None) -> None:
+        if link is not self._over:
+            return  # an earlier link, which we let go
         if self._client is not None:
             self._client.uaclient.notify_transport_lost()
         why = f": {error}" if error is not None and str(error) else ""

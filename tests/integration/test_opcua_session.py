@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from asyncua import ua
+from asyncua.common.utils import ServiceError
+from asyncua.server.internal_session import InternalSession
 from opcua_server import Plant, Proxy, device, plant, running
 from waiting import until
 
@@ -74,7 +76,10 @@ async def test_a_server_that_says_nothing_is_a_timeout() -> None:
 
 
 async def test_too_many_sessions_are_said(server: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.server.iserver, "max_sessions", 0)
+    async def full(*_: object, **__: object) -> None:
+        raise ServiceError(ua.StatusCodes.BadTooManySessions)
+
+    monkeypatch.setattr(InternalSession, "create_session", full)
     error = await _refusal(server.url)
     assert "BadTooManySessions" in str(error)
 
@@ -92,11 +97,11 @@ async def test_a_server_that_hangs_ends_the_run(server: Plant) -> None:
 async def test_a_session_that_the_server_ended_ends_the_run(server: Plant) -> None:
     async with running(device(server.url, timeout="300ms")) as one:
         await until(lambda: one.sink.samples)
-        (there,) = server.server.iserver._external_sessions.values()
-        await there.close_session(True)
+        for there in list(server.server.iserver._external_sessions.values()):
+            await there.close_session(True)
         await one.ended()
         await one.start()
-        await until(lambda: one.sink.losses)
+        assert one.sink.losses == [(1, "subscription-lost")]
 
 
 async def test_nodes_that_are_not_there_say_why(server: Plant) -> None:
