@@ -68,8 +68,8 @@ async def simulated(devices: Mapping[str, OpcuaDevice]) -> AsyncIterator[Mapping
 @asynccontextmanager
 async def serving(device: OpcuaDevice) -> AsyncIterator[Served]:
     """As `simulated`, of one device, and for tests: gives the server as well, to look at and to disturb."""
-    # What clients do wrong it would say on standard error, where nobody has set logging up.
-    logging.getLogger("asyncua.server").setLevel(logging.CRITICAL)
+    # Else it warns of each thing that a client does, on standard error where nobody has set logging up.
+    logging.getLogger("asyncua.server").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="hilgate-") as folder:
         secured = await asyncio.to_thread(_Secured, device, Path(folder))
         # In a thread, because behaviours may read files.

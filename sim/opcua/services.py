@@ -34,6 +34,7 @@ from asyncua.server.subscription_service import SubscriptionService
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
+from asyncua.ua.uaprotocol_auto import DataChangeFilter  # what is decoded is not the class of asyncua.ua
 
 OVERFLOW: Final = 0x480
 """Bits of a status code: it is of a data value, whose queue has overflowed (OPC 10000-4, 7.39)."""
@@ -240,7 +241,7 @@ class _Items(MonitoredItemService):
             await self._report(item.monitored_item_id, item, value)
 
     def _changed(self, item: MonitoredItemData, last: ua.DataValue, value: ua.DataValue) -> bool:
-        wanted = item.filter
+        wanted = _filter(item)
         trigger = wanted.Trigger if wanted is not None else ua.DataChangeTrigger.StatusValue
         if last.StatusCode != value.StatusCode:
             return True
@@ -265,7 +266,7 @@ class _Items(MonitoredItemService):
 
     def _deadband(self, item: MonitoredItemData) -> float | None:
         """The least change, in the node's unit (OPC 10000-4, 7.22.2 and OPC 10000-8, 7.2)."""
-        wanted = item.filter
+        wanted = _filter(item)
         if wanted is None or wanted.DeadbandType == ua.DeadbandType.None_:
             return None
         if wanted.DeadbandType == ua.DeadbandType.Absolute:
@@ -287,6 +288,11 @@ class _Items(MonitoredItemService):
         change = ua.MonitoredItemNotification()
         change.ClientHandle, change.Value = item.client_handle, value
         await self.isub.enqueue_datachange_event(item_id, change, item.queue_size)
+
+
+def _filter(item: MonitoredItemData) -> DataChangeFilter | None:
+    """The item's filter; where a client gives none, there is an extension object of no type."""
+    return item.filter if isinstance(item.filter, DataChangeFilter) else None
 
 
 class _Where(WhereClauseEvaluator):
