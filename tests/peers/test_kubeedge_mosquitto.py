@@ -1,4 +1,4 @@
-"""KubeEdge's device twin over mosquitto, the broker that EdgeCore comes with; twin and mapper are simulated."""
+"""KubeEdge's device twin over mosquitto, as EdgeCore uses it; twin and mapper are simulated."""
 
 import asyncio
 from collections.abc import Iterator
