@@ -1,0 +1,325 @@
+"""Our driver against node-opcua's server."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from node_opcua import GET, POLICIES, URI, Files, Need, Program, program, why_missing
+from opendnp3_peer import free_port
+
+from protocols.base import DeviceState, DriverError, Sample
+from protocols.opcua.config import OpcuaDevice
+from protocols.opcua.driver import OpcuaDriver
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+PATIENCE_S = 60.0
+MODES = {0: "stopped", 1: "manual", 2: "auto"}
+POINTS: Mapping[str, Mapping[str, Any]] = {
+    "level": {"node": "Level", "unit": "m", "deadband": 0.5},
+    "pressure": {"node": "Pressure", "deadband_percent": 10.0},
+    "count": {"node": "Count", "type": "integer"},
+    "speed": {"node": "Speed", "type": "integer", "access": "rw"},
+    "running": {"node": "Running", "type": "boolean", "access": "rw"},
+    "name": {"node": "Name", "type": "string", "access": "rw"},
+    "label": {"node": "Label", "type": "string"},
+    "temperatures": {"node": "Temperatures", "type": "array", "access": "rw"},
+    "two": {"node": "Temperatures", "type": "array", "index_range": "1:2"},
+    "guid": {"node": "Guid", "type": "string"},
+    "raw": {"node": "Raw", "type": "string"},
+    "since": {"node": "Since", "type": "string"},
+    "mode": {"node": "Mode", "type": "enumeration", "labels": MODES, "access": "rw"},
+    "phase": {"node": "Phase", "type": "enumeration", "labels": {0: "idle", 10: "filling"}},
+    "limits": {"node": "Limits", "type": "object"},
+    "setpoint": {"node": "Setpoint", "access": "rw"},
+    "secret": {"node": "Secret", "access": "rw"},
+}  # fmt: skip
+VALUES = {
+    "level": 1.5,
+    "pressure": 101.5,
+    "count": 7,
+    "speed": 1200,
+    "running": True,
+    "name": "tank 7",
+    "label": "Tank seven",
+    "temperatures": [20.5, 21.5, 22.5],
+    "two": [21.5, 22.5],
+    "raw": "beef",
+    "since": "2024-01-02T03:04:05.678000Z",
+    "mode": "manual",
+    "phase": "filling",
+    "limits": {"Low": 0.5, "High": 3.5},
+    "setpoint": 2.0,
+    "secret": 1.0,
+}
+
+
+class Heard:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self.states: list[tuple[DeviceState, str]] = []
+        self.losses: list[tuple[int, str]] = []
+        self._news = asyncio.Event()
+
+    def sample(self, sample: Sample) -> None:
+        self.samples.append(sample)
+        self._news.set()
+
+    def state(self, state: DeviceState, reason: str = "") -> None:
+        self.states.append((state, reason))
+
+    def frames(self, body: bytes, time_ns: int) -> None:
+        raise AssertionError
+
+    def missed(self, cycles: int, period: float) -> None:
+        pass
+
+    def lost(self, count: int, reason: str) -> None:
+        self.losses.append((count, reason))
+
+    async def kept(self) -> None:
+        pass
+
+    def of(self, point: str) -> list[Any]:
+        return [one.values[point] for one in self.samples if point in one.values]
+
+    async def until(self, point: str, last: Any) -> None:
+        """Returns when a point had a value."""
+        async with asyncio.timeout(PATIENCE_S):
+            while last not in self.of(point):
+                self._news.clear()
+                await self._news.wait()
+
+
+class Rig:
+    """node-opcua's server, and our drivers at it."""
+
+    def __init__(self, server: Program, port: int, files: Files) -> None:
+        self.server = server
+        self.port = port
+        self.files = files
+
+    def device(self, *, policy: str = "None", user: str | None = "operator", **more: Any) -> OpcuaDevice:
+        points = {
+            name: {**fields, "node": f"nsu={URI};s=Plant.Tank.{fields['node']}"}
+            for name, fields in POINTS.items()
+        }
+        points["alarms"] = {"node": "i=2253", "type": "object", "events": "alarms"}
+        who: dict[str, Any] = {"name": user, "password_file": str(self.files.folder / "password")}
+        if policy == "None":
+            who["allow_insecure"] = True
+        connection = {
+            "url": f"opc.tcp://127.0.0.1:{self.port}",
+            "security": self.files.security(policy),
+            "user": who,
+        }
+        fields = {
+            "protocol": "opcua",
+            "connection": connection,
+            "subscription": {"publishing_interval": "50ms"},
+            "sampling_interval": "20ms",
+            "connect_timeout": "30s",
+            "timeout": "10s",
+            "queue": 100,
+            "methods": {
+                "mix": {"object": f"nsu={URI};s=Plant.Tank", "method": f"nsu={URI};s=Plant.Tank.Mix"}
+            },
+            "points": points,
+        }
+        return OpcuaDevice.model_validate({**fields, **more}).named("tank")
+
+
+@contextlib.asynccontextmanager
+async def driven(device: OpcuaDevice) -> AsyncIterator[tuple[OpcuaDriver, Heard, "asyncio.Task[None]"]]:
+    """A driver that runs."""
+    driver, heard = OpcuaDriver(device), Heard()
+    await driver.connect()
+    running = asyncio.create_task(driver.run(heard))
+    try:
+        yield driver, heard, running
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await driver.close()
+
+
+def config(port: int, files: Files) -> dict[str, Any]:
+    return {
+        "port": port,
+        "policies": ["None", *POLICIES],
+        "user": "operator",
+        "password": "open sesame",
+        "limits": {"maxNodesPerRead": 10, "maxMonitoredItemsPerCall": 4, "maxNodesPerBrowse": 3},
+        **files.theirs(),
+    }
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("opcua"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(need: Need, files: Files) -> AsyncIterator[Rig]:
+    """A server for all tests of the module: it takes seconds to start."""
+    need("node-opcua", why_missing(), GET)
+    port = free_port()
+    async with program("server", **config(port, files)) as server:
+        yield Rig(server, port, files)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rig(shared: Rig) -> Rig:
+    """The server, its values as they are at its start."""
+    await shared.server.do("set", values={"Level": 1.5, "Pressure": 101.5, "Setpoint": 2.0})
+    return shared
+
+
+async def test_all_kinds_of_values_are_read_reported_and_written(rig: Rig) -> None:
+    async with driven(rig.device()) as (driver, heard, _):
+        sample = await driver.read(list(POINTS))
+        assert sample.bad == {}
+        assert sample.values["guid"].lower() == "72962b91-fa75-4ae6-8d28-b404dc7daf63"  # type: ignore[union-attr]  # it is a text
+        assert {name: value for name, value in sample.values.items() if name != "guid"} == VALUES
+        for name, value in VALUES.items():
+            await heard.until(name, value)
+        told = {
+            "speed": -5,
+            "running": False,
+            "name": "Kessel 9 °",
+            "temperatures": [1.0, 2.5],
+            "mode": "auto",
+            "setpoint": 3.25,
+        }
+        written = await driver.write(told)
+        assert dict(written.values) == told
+        for name, value in told.items():
+            await heard.until(name, value)
+        assert await rig.server.do("get", name="Temperatures") == [1.0, 2.5]
+        with pytest.raises(DriverError, match="secret") as refused:
+            await driver.write({"setpoint": 1.5, "secret": 2.0})
+        assert refused.value.code == "device-error"
+        assert dict(refused.value.written) == {"setpoint": 1.5}
+
+
+async def test_deadbands_qualities_and_source_times(rig: Rig) -> None:
+    async with driven(rig.device()) as (_, heard, _):
+        await heard.until("level", 1.5)
+        for level in (1.7, 1.9, 2.5, 2.6):
+            await rig.server.do("set", values={"Level": level})
+            await asyncio.sleep(0.1)  # so that the server's sampling sees each
+        for pressure in (130.0, 170.0):
+            await rig.server.do("set", values={"Pressure": pressure})
+            await asyncio.sleep(0.1)
+        await rig.server.do("set", values={"Setpoint": 9.5})
+        await heard.until("setpoint", 9.5)
+        await heard.until("pressure", 170.0)
+        assert heard.of("level") == [1.5, 2.5]
+        assert heard.of("pressure") == [101.5, 170.0]
+        for name, status in (
+            ("stale", "UncertainLastUsableValue"),
+            ("device-error", "BadSensorFailure"),
+            ("disconnected", "BadCommunicationError"),
+        ):
+            await rig.server.do("set", values={"Setpoint": 9.5}, status=status)
+            async with asyncio.timeout(PATIENCE_S):
+                while not heard.samples or heard.samples[-1].bad.get("setpoint") != name:
+                    await asyncio.sleep(0.01)
+        assert heard.losses == []
+
+
+async def test_methods_and_history(rig: Rig) -> None:
+    async with driven(rig.device()) as (driver, heard, _):
+        done = await driver.call("call", {"name": "mix", "args": {"speed": 2.5, "times": 3}})
+        assert "7.5" in str(done)
+        with pytest.raises(DriverError, match="BadOutOfRange"):
+            await driver.call("call", {"name": "mix", "args": [1.0, 0]})
+        for value in (4.0, 5.0, 6.0):
+            await driver.write({"setpoint": value})
+            await heard.until("setpoint", value)
+        told = await driver.call("history", {"point": "setpoint", "start": "2020-01-01T00:00:00Z"})
+        assert [row.get("value") for row in told["values"]][-3:] == [4.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_sign_and_encrypt(rig: Rig, policy: str) -> None:
+    async with driven(rig.device(policy=policy)) as (driver, heard, _):
+        await heard.until("level", 1.5)
+        await driver.write({"setpoint": 7.5})
+        await heard.until("setpoint", 7.5)
+
+
+async def test_a_wrong_password_and_a_stranger_are_refused_in_words(rig: Rig, tmp_path: Path) -> None:
+    device = rig.device(policy="Basic256Sha256", user="stranger")
+    with pytest.raises(DriverError, match="Bad") as refused:
+        await OpcuaDriver(device).connect()
+    assert refused.value.code == "disconnected"
+    other = Files(tmp_path)  # whose certificates the server does not know
+    with pytest.raises(DriverError, match="trust") as untrusted:
+        await OpcuaDriver(Rig(rig.server, rig.port, other).device(policy="Basic256Sha256")).connect()
+    assert untrusted.value.code == "disconnected"
+
+
+async def test_after_the_server_was_killed_everything_is_made_anew_with_its_deadband(
+    need: Need, files: Files
+) -> None:
+    need("node-opcua", why_missing(), GET)
+    port = free_port()
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(program("server", **config(port, files)))
+        device = Rig(first, port, files).device(policy="Basic256Sha256")
+        driver, heard = OpcuaDriver(device), Heard()
+        await driver.connect()
+        running = asyncio.create_task(driver.run(heard))
+        await heard.until("level", 1.5)
+        first.process.kill()
+        with pytest.raises(DriverError) as lost:
+            async with asyncio.timeout(PATIENCE_S):
+                await running
+        assert lost.value.code == "disconnected"
+        heard = Heard()
+        async with program("server", **config(port, files)) as second:
+            await driver.connect()
+            running = asyncio.create_task(driver.run(heard))
+            try:
+                await heard.until("level", 1.5)
+                for level in (1.7, 2.5):
+                    await second.do("set", values={"Level": level})
+                    await asyncio.sleep(0.1)  # so that the server's sampling sees each
+                await heard.until("level", 2.5)
+                assert heard.of("level") == [1.5, 2.5]
+            finally:
+                running.cancel()
+                await asyncio.wait([running])
+                await driver.close()
+
+
+async def test_a_server_that_hangs_is_noticed_and_taken_up_again(rig: Rig) -> None:
+    device = rig.device(policy="Basic256Sha256", timeout="1s")
+    async with driven(device) as (driver, heard, running):
+        await heard.until("level", 1.5)
+        rig.server.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(DriverError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await asyncio.shield(running)
+        finally:
+            rig.server.process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with contextlib.suppress(DriverError):
+                    await driver.connect()
+                    break
+        again = asyncio.create_task(driver.run(heard))
+        try:
+            await rig.server.do("set", values={"Level": 3.0})
+            await heard.until("level", 3.0)
+        finally:
+            again.cancel()
+            await asyncio.wait([again])
