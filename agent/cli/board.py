@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from protocols.base import Value
+
 if TYPE_CHECKING:
     from protocols.amqp.cloudevents import Event
 
@@ -24,7 +26,7 @@ _MOST = sys.float_info.max
 
 class _Sample(msgspec.Struct):
     time: datetime
-    values: dict[str, bool | int | float | str] = {}
+    values: dict[str, Value] = {}
     bad: dict[str, str] = {}
 
 
@@ -95,17 +97,17 @@ class PointView:
     """One point: its last value, or why it has none, and how it went lately."""
 
     def __init__(self) -> None:
-        self.value: bool | int | float | str | None = None
+        self.value: Value | None = None
         self.bad = ""
         self.time: float | None = None
         """When something was last heard of it; None: never."""
         self.trend: deque[float] = deque(maxlen=TREND_COLUMNS)
         self._column = 0
 
-    def take(self, value: bool | int | float | str, time: float) -> None:
+    def take(self, value: Value, time: float) -> None:
         """Takes a good value; the trend keeps the last one of each `TREND_STEP_S`."""
         self.value, self.bad, self.time = value, "", time
-        if isinstance(value, str):
+        if not isinstance(value, int | float):
             return
         number = float(min(max(value, -_MOST), _MOST))
         column = int(time / TREND_STEP_S)

@@ -1,6 +1,7 @@
 """Tables for people. Whatever came from a bus or a broker is shown without its control characters."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ _STATE_STYLES = {
 }
 _OTHER_COLUMNS = 72
 """What the columns beside the trend take, with names of usual length."""
+_WIDEST = 24
+"""Characters of an array or an object in the table of points."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 Units = Mapping[tuple[str, str], str]
@@ -149,7 +152,7 @@ def _point_row(name: str, point: PointView, unit: str, now: float, trend: int) -
     quality = Text.assemble(plain(point.bad), style="bold red") if point.bad else Text("good", "green")
     return [
         Text.assemble("  ", plain(name)),
-        value(point.value),
+        value(point.value, _WIDEST),
         plain(unit),
         Text(sparkline(point.trend, trend), "blue", no_wrap=True),
         Text(age, "dim"),
@@ -157,14 +160,17 @@ def _point_row(name: str, point: PointView, unit: str, now: float, trend: int) -
     ]
 
 
-def value(item: Any) -> Text:
-    """A value as people read it; no value is a dash."""
+def value(item: Any, widest: int = sys.maxsize) -> Text:
+    """A value as people read it; no value is a dash. Arrays and objects are cut to so many characters."""
     if item is None:
         return Text("-", "dim")
     if isinstance(item, bool):
         return Text("● true", "green") if item else Text("○ false", "dim")
     if isinstance(item, float):
         return Text(f"{item:.6g}", "bold")
+    if isinstance(item, list | dict):
+        text = _json(item)
+        return Text.assemble(plain(text if len(text) <= widest else text[: widest - 1] + "…"), style="bold")
     return Text.assemble(plain(item), style="bold")
 
 
@@ -235,7 +241,7 @@ def _data(op: Any, data: Mapping[str, Any]) -> Iterable[RenderableType]:
         return [_readings(data)]
     made = table("field", "value")
     for key, item in data.items():
-        made.add_row(plain(key), value(item) if not isinstance(item, Mapping | list) else plain(_json(item)))
+        made.add_row(plain(key), value(item))
     return [made] if data else []
 
 

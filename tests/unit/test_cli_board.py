@@ -84,6 +84,15 @@ def test_the_last_value_of_each_point_stands() -> None:
     assert (one.events, one.values, one.lost) == (2, 3, 0)
 
 
+def test_arrays_and_objects_stand_in_the_table_cut_to_their_column() -> None:
+    values = {"short": [1, 2.5], "recipe": {"name": "a long one"}, "curve": list(range(100))}
+    one = board(event(SAMPLES, {"samples": [sample(values)]}))
+    shown = text(render.bench(one, {}, NOW.timestamp(), 120))
+    for words in ("[1, 2.5]", '{"name": "a long one"}', "[0, 1, 2, 3, 4, 5, 6, 7…"):
+        assert words in shown
+    assert (one.values, one.malformed) == (3, 0)
+
+
 @pytest.mark.parametrize(
     ("numbers", "lost"),
     [
