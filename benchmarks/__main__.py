@@ -8,6 +8,7 @@ NAMES = {
     "can": "benchmarks.can_bus",
     "canrate": "benchmarks.can_rate",
     "dnp3": "benchmarks.dnp3_master",
+    "mqtt": "benchmarks.mqtt_driver",
     "amqp": "benchmarks.amqp_engine",
     "broker": "benchmarks.broker",
     "rate": "benchmarks.agent_rate",
