@@ -103,16 +103,17 @@ def modbus_point(prop: Property, said: Said, notes: list[str]) -> Fields:
     swaps = (said.get("isSwap") is True, said.get("isRegisterSwap") is True)
     scale = said.get("scale")
     kind = str(said.get("dataType") or prop.type).lower()
-    low, high = said.get("min"), said.get("max")
-    prop.minimum = low if prop.minimum is None else prop.minimum
-    prop.maximum = high if prop.maximum is None else prop.maximum
+    if prop.minimum is None:
+        prop.minimum = said.get("min")
+    if prop.maximum is None:
+        prop.maximum = said.get("max")
     if kind not in _KINDS:
         raise Inexpressible(f"there are no points of type {kind or 'none'}")
     if table in ("coil", "discrete"):
         if limit != 1:
             raise Inexpressible(f"it takes {limit} bits, and a point has one")
         if kind != "boolean":
-            notes.append(f"a {kind} of one bit: it is a boolean here")
+            notes.append(f"{kind} of one bit: it is a boolean here")
     elif kind in ("int", "float", "double"):
         point |= _number(prop, kind, limit, notes)
         if swaps != (False, False):

@@ -150,6 +150,9 @@ class MqttDevice(DeviceConfig):
                 yield (section,), f"payload: {section} and this section go together"
         if self.payload != "topics" and self.presence is not None:
             yield ("presence",), f"payload: {self.payload} has a way of its own to say so"
+        for section in ("share", "will"):
+            if self.payload != "topics" and getattr(self, section) is not None:
+                yield (section,), f"means nothing with payload: {self.payload}"
         for name, point in self.points.items():
             for field, text in point.misplaced(self.payload):
                 yield ("points", name, field), text

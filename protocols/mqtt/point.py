@@ -118,6 +118,8 @@ class MqttPoint(TypedPoint):
         for other in sorted({*names.values()} - {needed}):
             if getattr(self, other) is not None:
                 yield other, f"means nothing with payload: {payload}"
+        if payload != "topics" and self.stale_after is not None:
+            yield "stale_after", f"means nothing with payload: {payload}, which says only what has changed"
         if payload == "topics" and self.writable and self.write is None:
             yield "write", "say how it is written; or access: ro"
         if self.write is not None and (payload != "topics" or not self.writable):
