@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from asyncua import ua
+from asyncua.ua.status_codes import StatusCodes
 from opcua_server import Plant, device, plant, running
 from waiting import until
 
@@ -68,7 +69,7 @@ async def test_the_gateways_clock_is_that_of_when_values_came(plant: Plant) -> N
 async def test_a_bad_status_is_a_quality(plant: Plant) -> None:
     async with running(device(plant.url)) as one:
         await until(lambda: one.sink.samples)
-        await plant.put("speed", 1.0, StatusCode=ua.StatusCode(ua.UInt32(ua.StatusCodes.BadSensorFailure)))
+        await plant.put("speed", 1.0, StatusCode=ua.StatusCode(ua.UInt32(StatusCodes.BadSensorFailure)))
         await until(lambda: one.sink.bad("speed"))
         await plant.put("speed", 1.0)
     assert one.sink.bad("speed") == [Quality.DEVICE_ERROR]

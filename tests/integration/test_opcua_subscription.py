@@ -9,6 +9,7 @@ import pytest_asyncio
 import structlog
 from asyncua import ua
 from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
 from opcua_server import Plant, device, plant, running
 from waiting import until
 
@@ -75,7 +76,7 @@ async def test_a_limit_that_the_server_does_not_tell_is_found(
         params.ItemsToCreate = wanted[:room]
         results = await create(params) if room > 0 else []
         held[params.SubscriptionId] = held.get(params.SubscriptionId, 0) + len(results)
-        refused = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadTooManyMonitoredItems))
+        refused = ua.StatusCode(ua.UInt32(StatusCodes.BadTooManyMonitoredItems))
         return results + [ua.MonitoredItemCreateResult(refused) for _ in wanted[len(results) :]]
 
     monkeypatch.setattr(service, "create_monitored_items", limited)
@@ -89,7 +90,7 @@ async def test_a_server_that_monitors_no_more_leaves_the_rest_without_values(
     server: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def none(params: Any) -> Any:
-        refused = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadTooManyMonitoredItems))
+        refused = ua.StatusCode(ua.UInt32(StatusCodes.BadTooManyMonitoredItems))
         return [ua.MonitoredItemCreateResult(refused) for _ in params.ItemsToCreate]
 
     monkeypatch.setattr(server.server.iserver.subscription_service, "create_monitored_items", none)
@@ -111,7 +112,7 @@ async def test_a_deadband_that_the_server_refuses_is_bad_config(
         for item, result in zip(params.ItemsToCreate, results, strict=True):
             wanted = item.RequestedParameters.Filter
             if wanted is not None and wanted.DeadbandType == ua.DeadbandType.Percent:
-                result.StatusCode = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadDeadbandFilterInvalid))
+                result.StatusCode = ua.StatusCode(ua.UInt32(StatusCodes.BadDeadbandFilterInvalid))
         return results
 
     monkeypatch.setattr(service, "create_monitored_items", strict)
@@ -139,7 +140,7 @@ async def test_a_subscription_that_ends_at_the_server_is_made_anew(server: Plant
     async with running(device(server.url, {"p0": {}})) as one:
         await until(lambda: one.sink.of("p0"))
         (number,) = one.driver.subscription_ids()
-        ended = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadTimeout))
+        ended = ua.StatusCode(ua.UInt32(StatusCodes.BadTimeout))
         await service.subscriptions[number].enqueue_statuschange(ended)
         await until(lambda: one.driver.subscription_ids() not in ([], [number]))
         await until(lambda: len(one.sink.of("p0")) >= 2)

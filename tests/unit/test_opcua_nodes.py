@@ -2,21 +2,21 @@
 
 import pytest
 from asyncua import ua
+from asyncua.ua.status_codes import StatusCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.opcua.nodes import resolved, target
 
 SPACES = ("http://opcfoundation.org/UA/", "urn:server.example", "urn:plant.example")
-CODES = ua.StatusCodes
 
 
 @pytest.mark.parametrize(
     ("written", "node"),
     [
         ("i=2258", ua.NodeId(ua.Int32(2258))),
-        ("ns=2;s=Speed", ua.NodeId("Speed", ua.Int16(2))),
-        ("nsu=urn:plant.example;s=a;b=c", ua.NodeId("a;b=c", ua.Int16(2))),
+        ("ns=2;s=Speed", ua.NodeId(ua.String("Speed"), ua.Int16(2))),
+        ("nsu=urn:plant.example;s=a;b=c", ua.NodeId(ua.String("a;b=c"), ua.Int16(2))),
         ("nsu=urn:server.example;i=7", ua.NodeId(ua.Int32(7), ua.Int16(1))),
     ],
 )
@@ -27,7 +27,7 @@ def test_node_ids_have_the_servers_index(written: str, node: ua.NodeId) -> None:
 def test_a_namespace_that_the_server_has_not_is_no_node() -> None:
     unknown = resolved("nsu=urn:other.example;i=7", SPACES)
     assert isinstance(unknown, ua.StatusCode)
-    assert unknown.value == CODES.BadNodeIdUnknown
+    assert unknown.value == StatusCodes.BadNodeIdUnknown
 
 
 def test_browse_paths_name_their_namespaces() -> None:
@@ -46,7 +46,7 @@ def test_no_text_makes_it_raise(text: str, space: str) -> None:
 
 
 def test_a_target_on_another_server_or_in_the_middle_of_the_path_is_none() -> None:
-    node = ua.NodeId("x", ua.Int16(2))
+    node = ua.NodeId(ua.String("x"), ua.Int16(2))
     part = ua.BrowsePathResult(ua.StatusCode(), [ua.BrowsePathTarget(node, ua.UInt32(0))])
     whole = ua.BrowsePathResult(ua.StatusCode(), [ua.BrowsePathTarget(node, ua.UInt32(0xFFFFFFFF))])
     assert isinstance(target(part, SPACES), ua.StatusCode)
