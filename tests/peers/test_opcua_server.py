@@ -189,7 +189,7 @@ async def test_all_kinds_of_values_are_read_reported_and_written(rig: Rig) -> No
         assert {name: value for name, value in sample.values.items() if name != "guid"} == VALUES
         for name, value in VALUES.items():
             await heard.until(name, value)
-        told = {
+        told: dict[str, Any] = {
             "speed": -5,
             "running": False,
             "name": "Kessel 9 °",
