@@ -64,9 +64,9 @@ async def scripted(answers: Mapping[int, Callable[[bytes], bytes]]) -> AsyncIter
         await server.wait_closed()
 
 
-def well(version: str = "5", reason: int = 1, **more: Any) -> dict[int, Callable[[bytes], bytes]]:
+def well(version: str = "5", reason: int = 1) -> dict[int, Callable[[bytes], bytes]]:
     """Lets in and grants everything."""
-    return {1: lambda _: CONNACK[version], 8: lambda packet: suback(packet, reason, version), **more}
+    return {1: lambda _: CONNACK[version], 8: lambda packet: suback(packet, reason, version)}
 
 
 async def failing(config: Any) -> DriverError:
