@@ -26,6 +26,8 @@ from protocols.can.point import CanPoint
 from protocols.dnp3 import config as dnp3
 from protocols.dnp3.point import Dnp3Point, Feedback
 from protocols.modbus.config import ModbusDevice, ModbusPoint, Rtu, RtuTcp, Tcp, Tls
+from protocols.mqtt import config as mqtt
+from protocols.mqtt.point import MqttPoint, Publish
 from protocols.opcua import config as opcua
 from protocols.opcua.point import OpcuaPoint
 from protocols.opcua.status import QUALITIES
@@ -33,8 +35,6 @@ from protocols.text import config as text
 from protocols.text.blocks import Block
 from protocols.text.checksums import Checksum as TextChecksum
 from protocols.text.point import TextPoint
-from protocols.mqtt import config as mqtt
-from protocols.mqtt.point import MqttPoint, Publish
 from protocols.units import format_duration
 from sim.behaviour import Playback, Ramp, Sine, Spec, Square, Walk
 
