@@ -20,6 +20,7 @@ from protocols.mqtt.config import Connection, Tls
 from protocols.mqtt.link import PahoClient, Stream
 from protocols.mqtt.message import Message, Publication, Subscription
 from protocols.mqtt.plan import matches
+from protocols.mqtt.properties import empty, properties_of
 from protocols.mqtt.reasons import words
 from protocols.units import format_duration
 
@@ -30,17 +31,11 @@ _FILTERS = 100
 """Topic filters in one SUBSCRIBE."""
 _ROOM: Final = 16 * 1024 * 1024
 """What a packet may have beyond `max_payload`: payloads between are taken, counted and not read."""
-_NEVER = 0xFFFFFFFF
-_GRACE_S = 0.5
 _MISC_S = 1.0
 _KEEP_ALIVE = 0x8D
 _PROTOCOL_ERROR = 0x82
 _UNKNOWN = "whether it was taken is not known, and it is not repeated"
 _T = TypeVar("_T")
-
-
-def _properties(kind: int) -> Properties:
-    return Properties(kind)  # type: ignore[no-untyped-call]  # paho's own says no types
 
 
 class Client:
@@ -134,8 +129,8 @@ class Client:
         stream.client = client
         properties = None
         if self._v5:
-            properties = _properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = min(int(connection.session_expiry), _NEVER)
+            properties = empty(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = min(int(connection.session_expiry), 0xFFFFFFFF)
             properties.MaximumPacketSize = self._most
         started: dict[str, Any] = {"clean_start": clean} if self._v5 else {}
         client.connect(
@@ -184,7 +179,7 @@ class Client:
                 client.disconnect()
                 client.loop_write()
             stream.close()
-            async with asyncio.timeout(_GRACE_S):
+            async with asyncio.timeout(0.5):
                 await stream.ended.wait()
         except TimeoutError:
             pass  # a broker that does not read is not waited for
@@ -211,7 +206,7 @@ class Client:
             part = subscriptions[start : start + step]
             properties = None
             if apart:
-                properties = _properties(PacketTypes.SUBSCRIBE)
+                properties = empty(PacketTypes.SUBSCRIBE)
                 properties.SubscriptionIdentifier = start + 1
                 self._identified[start + 1] = part[0].filter
             wanted = [(one.filter, SubscribeOptions(one.qos) if self._v5 else one.qos) for one in part]
@@ -252,7 +247,7 @@ class Client:
                 publication.payload,
                 publication.qos,
                 publication.retain,
-                self._properties(publication) if self._v5 else None,
+                properties_of(publication) if self._v5 else None,
             )
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise DriverError("device-error", f"{publication.topic}: {info.rc.name}{unsent}")
@@ -291,16 +286,6 @@ class Client:
                 raise DriverError("device-error", f"{self.name} takes {text}; nothing was published")
         if publication.retain and not getattr(limits, "RetainAvailable", 1):
             raise DriverError("device-error", f"{self.name} retains nothing; nothing was published")
-
-    def _properties(self, publication: Publication) -> Properties:
-        made = _properties(PacketTypes.PUBLISH)
-        if publication.response_topic is not None:
-            made.ResponseTopic = publication.response_topic
-        if publication.correlation is not None:
-            made.CorrelationData = publication.correlation
-        if publication.expiry_s is not None:
-            made.MessageExpiryInterval = publication.expiry_s
-        return made
 
     async def _answer(self, waiting: "dict[int, asyncio.Future[_T]]", mid: int, what: str) -> _T:
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
