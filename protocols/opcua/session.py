@@ -16,6 +16,7 @@ from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_from_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
+import protocols.opcua.bounds  # noqa: F401  # it puts asyncua's decoder right
 from protocols.base import DriverError
 from protocols.opcua import nodes as node_ids
 from protocols.opcua import security
