@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ PATIENCE_S = 60.0
 MODES = {0: "stopped", 1: "manual", 2: "auto"}
 POINTS: Mapping[str, Mapping[str, Any]] = {
     "level": {"node": "Level", "unit": "m", "deadband": 0.5},
+    "level-as-it-is": {"node": "Level"},
     "pressure": {"node": "Pressure", "deadband_percent": 10.0},
+    "pressure-as-it-is": {"node": "Pressure"},
     "count": {"node": "Count", "type": "integer"},
     "speed": {"node": "Speed", "type": "integer", "access": "rw"},
     "running": {"node": "Running", "type": "boolean", "access": "rw"},
@@ -40,7 +42,9 @@ POINTS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 VALUES = {
     "level": 1.5,
+    "level-as-it-is": 1.5,
     "pressure": 101.5,
+    "pressure-as-it-is": 101.5,
     "count": 7,
     "speed": 1200,
     "running": True,
@@ -73,6 +77,7 @@ class Heard:
 
     def state(self, state: DeviceState, reason: str = "") -> None:
         self.states.append((state, reason))
+        self._news.set()
 
     def frames(self, body: bytes, time_ns: int) -> None:
         raise AssertionError
@@ -89,12 +94,25 @@ class Heard:
     def of(self, point: str) -> list[Any]:
         return [one.values[point] for one in self.samples if point in one.values]
 
-    async def until(self, point: str, last: Any) -> None:
-        """Returns when a point had a value."""
+    async def when(self, true: Callable[[], bool]) -> None:
+        """Returns when something is true of what was heard."""
         async with asyncio.timeout(PATIENCE_S):
-            while last not in self.of(point):
+            while not true():
                 self._news.clear()
                 await self._news.wait()
+
+    async def until(self, point: str, last: Any) -> None:
+        """Returns when a point had a value."""
+        await self.when(lambda: last in self.of(point))
+
+    async def event(self, **wanted: Any) -> dict[str, Any]:
+        """The first event of the alarms that has these fields."""
+
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.of("alarms") if wanted.items() <= event.items()]
+
+        await self.when(lambda: bool(found()))
+        return found()[0]
 
 
 class Rig:
@@ -110,7 +128,8 @@ class Rig:
             name: {**fields, "node": f"nsu={URI};s=Plant.Tank.{fields['node']}"}
             for name, fields in POINTS.items()
         }
-        points["alarms"] = {"node": "i=2253", "type": "object", "events": "alarms"}
+        events = {"node": "i=2253", "type": "object", "events": "alarms"}
+        points |= {"alarms": events, "severe": {**events, "severity": 100}}
         who: dict[str, Any] = {"name": user, "password_file": str(self.files.folder / "password")}
         if policy == "None":
             who["allow_insecure"] = True
@@ -137,11 +156,13 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def driven(device: OpcuaDevice) -> AsyncIterator[tuple[OpcuaDriver, Heard, "asyncio.Task[None]"]]:
-    """A driver that runs."""
+    """A driver that runs, all its points monitored."""
     driver, heard = OpcuaDriver(device), Heard()
     await driver.connect()
     running = asyncio.create_task(driver.run(heard))
     try:
+        await heard.when(lambda: bool(heard.states) or running.done())
+        assert [state for state, _ in heard.states] == [DeviceState.ONLINE]
         yield driver, heard, running
     finally:
         running.cancel()
@@ -211,16 +232,20 @@ async def test_all_kinds_of_values_are_read_reported_and_written(rig: Rig) -> No
 async def test_deadbands_qualities_and_source_times(rig: Rig) -> None:
     async with driven(rig.device()) as (_, heard, _):
         await heard.until("level", 1.5)
-        for level in (1.7, 1.9, 2.5, 2.6):
+        for level in (1.7, 1.9):
             await rig.server.do("set", values={"Level": level})
-            await asyncio.sleep(0.1)  # so that the server's sampling sees each
-        for pressure in (130.0, 170.0):
-            await rig.server.do("set", values={"Pressure": pressure})
-            await asyncio.sleep(0.1)
-        await rig.server.do("set", values={"Setpoint": 9.5})
-        await heard.until("setpoint", 9.5)
+            await heard.until("level-as-it-is", level)
+        await rig.server.do("set", values={"Level": 2.5})
+        await heard.until("level", 2.5)
+        await rig.server.do("set", values={"Level": 2.6})
+        await heard.until("level-as-it-is", 2.6)
+        await rig.server.do("set", values={"Level": 1.8})
+        await heard.until("level", 1.8)
+        assert heard.of("level") == [1.5, 2.5, 1.8]
+        await rig.server.do("set", values={"Pressure": 130.0})
+        await heard.until("pressure-as-it-is", 130.0)
+        await rig.server.do("set", values={"Pressure": 170.0})
         await heard.until("pressure", 170.0)
-        assert heard.of("level") == [1.5, 2.5]
         assert heard.of("pressure") == [101.5, 170.0]
         for name, status in (
             ("stale", "UncertainLastUsableValue"),
@@ -228,9 +253,7 @@ async def test_deadbands_qualities_and_source_times(rig: Rig) -> None:
             ("disconnected", "BadCommunicationError"),
         ):
             await rig.server.do("set", values={"Setpoint": 9.5}, status=status)
-            async with asyncio.timeout(PATIENCE_S):
-                while not heard.samples or heard.samples[-1].bad.get("setpoint") != name:
-                    await asyncio.sleep(0.01)
+            await heard.when(lambda name=name: any(one.bad.get("setpoint") == name for one in heard.samples))  # type: ignore[misc]  # a default binds the name
         assert heard.losses == []
 
 
@@ -245,6 +268,35 @@ async def test_methods_and_history(rig: Rig) -> None:
             await heard.until("setpoint", value)
         told = await driver.call("history", {"point": "setpoint", "start": "2020-01-01T00:00:00Z"})
         assert [row.get("value") for row in told["values"]][-3:] == [4.0, 5.0, 6.0]
+
+
+async def test_an_alarm_comes_is_acknowledged_refreshed_and_confirmed(rig: Rig) -> None:
+    async with driven(rig.device()) as (driver, heard, _):
+        await rig.server.do("set", values={"Level": 3.9})
+        begun = await heard.event(active=True, acked=False)
+        identity = {name: begun[name] for name in ("event_id", "condition")}
+        assert begun["type"] == "ExclusiveLimitAlarmType"
+        assert begun["condition"] == f"nsu={URI};s=Plant.Tank.LevelAlarm"
+        assert begun["source_node"] == f"nsu={URI};s=Plant.Tank"
+        assert (begun["name"], begun["severity"], begun["retain"]) == ("LevelAlarm", 150, True)
+        assert begun["message"] == "Condition is 3.900 and state is HighHigh"
+        done = await driver.call("acknowledge", {**identity, "comment": "seen"})
+        assert done == {"status": "acknowledged"}
+        acked = await heard.event(active=True, acked=True, comment="seen")
+        with pytest.raises(DriverError, match="Bad"):
+            await driver.call("acknowledge", identity)
+        before = len(heard.of("alarms"))
+        assert await driver.call("refresh", {}) == {"subscriptions": 1}
+        await heard.when(lambda: len(heard.of("alarms")) > before)
+        again = heard.of("alarms")[-1]
+        assert (again["name"], again["active"], again["acked"]) == ("LevelAlarm", True, True)
+        identity = {name: acked[name] for name in ("event_id", "condition")}
+        assert await driver.call("confirm", {**identity, "comment": "done"}) == {"status": "confirmed"}
+        await heard.event(confirmed=True, comment="done")
+        await rig.server.do("set", values={"Level": 1.5})
+        over = await heard.event(active=False)
+        assert over["severity"] == 0
+        assert {event["severity"] for event in heard.of("severe")} == {150}
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -289,9 +341,9 @@ async def test_after_the_server_was_killed_everything_is_made_anew_with_its_dead
             running = asyncio.create_task(driver.run(heard))
             try:
                 await heard.until("level", 1.5)
-                for level in (1.7, 2.5):
-                    await second.do("set", values={"Level": level})
-                    await asyncio.sleep(0.1)  # so that the server's sampling sees each
+                await second.do("set", values={"Level": 1.7})
+                await heard.until("level-as-it-is", 1.7)
+                await second.do("set", values={"Level": 2.5})
                 await heard.until("level", 2.5)
                 assert heard.of("level") == [1.5, 2.5]
             finally:
