@@ -30,6 +30,7 @@ class MqttDriver:
         self._device = device
         self._client_id = device.connection.client_id or f"hilgate-{device.name}-{secrets.token_hex(4)}"
         self._received: set[int] = set()
+        self._had: set[str] = set()
         self._client: Client | None = None
         self._payloads: Payloads | None = None
         self._early: list[Message] | None = None
@@ -57,7 +58,7 @@ class MqttDriver:
         """
         device = self._device
         await self.close()
-        payloads = _payloads_of(device)
+        payloads = _payloads_of(device, self._had)
         client = Client(
             device.connection,
             self._client_id,
@@ -298,7 +299,7 @@ def _asking(publication: Publication, answers: str) -> Publication:
     )
 
 
-def _payloads_of(device: MqttDevice) -> Payloads:
+def _payloads_of(device: MqttDevice, had: set[str]) -> Payloads:
     """The kind of the device's payloads, imported where it is used."""
     if device.payload == "sparkplug":
         from protocols.mqtt.sparkplug import Sparkplug
@@ -310,4 +311,4 @@ def _payloads_of(device: MqttDevice) -> Payloads:
         return KubeEdge(device)
     from protocols.mqtt.topics import Topics
 
-    return Topics(device)
+    return Topics(device, had)

@@ -38,10 +38,15 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 class Topics:
-    """Implements `protocols.mqtt.message.Payloads`."""
+    """Implements `protocols.mqtt.message.Payloads`.
 
-    def __init__(self, device: MqttDevice) -> None:
+    `had` outlives it: the points whose path some message had. Until then a message that lacks it says that
+    the profile may be wrong; afterwards, that nothing changed.
+    """
+
+    def __init__(self, device: MqttDevice, had: set[str]) -> None:
         self._device = device
+        self._had = had
         own = device.will
         self.will = None if own is None else Publication(own.topic, own.offline.encode(), own.qos, own.retain)
         self._subscriptions = subscriptions_of(device)
@@ -184,17 +189,22 @@ class Topics:
             at_ns = message.time_ns
             if one.time_path is not None and not isinstance(document, Quality):
                 at_ns = self._time(document, one.time_path, point.time_unit, at_ns)
-            takes.setdefault(at_ns, {})[one.name] = self._value(document, one)
+            if (value := self._value(document, one)) is not None:
+                takes.setdefault(at_ns, {})[one.name] = value
         for at_ns, values in takes.items():
             self._give(at_ns, values)
 
-    def _value(self, document: Any, one: _Feed) -> Value | Quality:
+    def _value(self, document: Any, one: _Feed) -> Value | Quality | None:
+        """None: the message says nothing of the point."""
         if isinstance(document, Quality):
             return document
         raw = follow(document, one.path) if one.path else document
         if raw is MISSING:
+            if one.name in self._had:
+                return None
             self._untaken["no-path"] += 1
             return Quality.BAD_CONFIG
+        self._had.add(one.name)
         if raw is None:
             self._untaken["null"] += 1
             return Quality.DEVICE_ERROR
