@@ -177,6 +177,7 @@ def behaviours(device: DeviceConfig) -> dict[str, Behaviour]:
     """The behaviour of every point of the device.
 
     One that `sim` does not name holds its safe value, else zero or a first label; such a string is left out.
+    One that follows another sets out for the value that the other one begins with.
 
     Raises:
         ValidationError: everything that is wrong with the device's `sim`, with locations relative to it.
@@ -192,6 +193,11 @@ def behaviours(device: DeviceConfig) -> dict[str, Behaviour]:
             errors.append(_detail("behaviour", str(wrong), (name, *wrong.loc), raw))
     if errors:
         raise ValidationError.from_exception_data("sim", errors)
+    for behaviour in made.values():
+        if behaviour.follows is not None:
+            start = made[behaviour.follows].at(0.0)
+            assert isinstance(start, int | float)  # only numbers and booleans are followed
+            behaviour.aim(0.0, start)
     return made
 
 

@@ -58,9 +58,6 @@ class Process:
         for name, behaviour in made.items():
             if behaviour.follows is not None:
                 self._followers.setdefault(behaviour.follows, []).append(behaviour)
-                start = made[behaviour.follows].at(0.0)
-                assert isinstance(start, int | float)  # only numbers and booleans are followed
-                behaviour.aim(0.0, start)
             self._begin(device.points[name], behaviour)
         for name, point in device.points.items():
             shown = self._shown_by(point)

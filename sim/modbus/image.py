@@ -161,7 +161,4 @@ def _images(device: ModbusDevice) -> Sequence[PointImage]:
     for behaviour in made.values():
         if behaviour.follows is not None:
             images[behaviour.follows].followers.append(behaviour)
-            start = made[behaviour.follows].at(0.0)
-            assert isinstance(start, int | float)  # only numbers and booleans are followed
-            behaviour.aim(0.0, start)
     return list(images.values())

@@ -18,9 +18,6 @@ class Played:
         self._behaviours = behaviours(device)
         self._written: dict[str, Value] = {}
         self._began = time.monotonic()
-        for behaviour in self._behaviours.values():
-            if behaviour.follows is not None:
-                behaviour.aim(0.0, self._behaviours[behaviour.follows].at(0.0))  # type: ignore[arg-type]  # numbers
 
     @property
     def period(self) -> float:

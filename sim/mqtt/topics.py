@@ -41,9 +41,6 @@ class SimulatedTopics:
         self._behaviours = behaviours(device)
         self._written: dict[str, Value] = {}
         self._began = time.monotonic()
-        for behaviour in self._behaviours.values():
-            if behaviour.follows is not None:
-                behaviour.aim(0.0, self._behaviours[behaviour.follows].at(0.0))  # type: ignore[arg-type]  # numbers
         self._orders: asyncio.Queue[Message] = asyncio.Queue(1000)
         presence = device.presence
         self._will = None

@@ -48,7 +48,6 @@ class Process:
         for behaviour in behaviours.values():
             if behaviour.follows is not None:
                 self._followers.setdefault(behaviour.follows, []).append(behaviour)
-                behaviour.aim(0.0, _number(behaviours[behaviour.follows].at(0.0)))
         for name, variable in variables.items():
             if name in behaviours:
                 point, behaviour = device.points[name], behaviours[name]

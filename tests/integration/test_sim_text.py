@@ -71,6 +71,12 @@ async def test_the_driver_reads_and_writes_it(fields: dict[str, Any]) -> None:
         assert (await driver.call("status", {}))["dropped"] == {}
 
 
+async def test_what_follows_a_setpoint_begins_with_it() -> None:
+    made = device(TCP, POINTS, sim=SIM | {"set": 48}, timeout="10s")
+    async with simulated({"psu": made}) as moved, connected(moved["psu"]) as driver:
+        assert (await driver.read(["set", "volts"])).values == {"set": 48, "volts": 48}
+
+
 async def test_blocks_are_read_and_written() -> None:
     points = {
         "trace": {

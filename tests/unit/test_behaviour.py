@@ -89,13 +89,13 @@ def test_following_closes_in_on_what_was_written() -> None:
     speed = made({"speed": {"follow": "setpoint", "tau": "2s", "gain": 10, "offset": 1}})["speed"]
     assert speed.follows == "setpoint"
     assert speed.at(0) == 1
+    assert speed.at(100.0) == pytest.approx(101)  # 10 is where the setpoint begins
     speed.aim(100.0, 50.0)
-    assert speed.at(102.0) == pytest.approx(501 - 500 * math.exp(-1))
+    assert speed.at(102.0) == pytest.approx(501 - 400 * math.exp(-1))
 
 
 def test_a_boolean_follows_a_boolean() -> None:
     running = made({"running": {"follow": "enable", "tau": "1s"}})["running"]
-    running.aim(0.0, True)
     assert [running.at(t) for t in (0.1, 5)] == [False, True]
 
 
