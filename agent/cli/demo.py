@@ -27,7 +27,7 @@ _OTHER_LINES = 9
 def demo(
     profile: Annotated[
         str, typer.Argument(metavar="PROFILE", help="A profile file, or the name of a shipped profile.")
-    ] = "hydraulic-rig",
+    ] = "test-cell",
     bench: Annotated[str, typer.Option("--bench", metavar="ID", help="The bench's id.")] = "demo",
     port: Annotated[
         int | None,
@@ -43,6 +43,8 @@ def demo(
     An AMQP broker, the simulated devices and the agent run in this one process. The table shows what
     any AMQP client would receive; with --json the events are printed as lines. Try the printed
     commands from a second terminal.
+
+    Without a PROFILE it is a test cell with a device of each protocol.
     """
     from agent import logs
     from agent.cli import configuration, loop

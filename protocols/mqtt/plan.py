@@ -113,21 +113,21 @@ def points_of(device: MqttDevice, topic_filter: str) -> tuple[str, ...]:
 
 
 def describe(device: MqttDevice) -> list[PlannedRequest]:
-    """The subscriptions as people read them; the period is that in which the profile expects values."""
+    """The subscriptions as people read them."""
     if device.payload == "topics":
         return [
             PlannedRequest(
                 f"SUBSCRIBE {one.filter} QoS {one.qos}",
-                names := points_of(device, one.filter),
+                points_of(device, one.filter),
                 len(one.filter.encode()),
                 "octets",
-                min((device.points[name].poll or device.poll for name in names), default=device.poll),
+                None,
             )
             for one in subscriptions_of(device)
         ]
     names = tuple(name for name, point in device.points.items() if point.readable)
     what = f"SUBSCRIBE to the {device.payload} topics of {_whose(device)}"
-    return [PlannedRequest(what, names, len(names), "values", device.poll)] if names else []
+    return [PlannedRequest(what, names, len(names), "values", None)] if names else []
 
 
 def _whose(device: MqttDevice) -> str:

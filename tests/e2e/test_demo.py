@@ -14,7 +14,7 @@ from shell import COMMAND, WAIT_S, environment, hilgate, running
 
 
 async def test_the_demo_shows_its_points_and_ends_in_time() -> None:
-    finished = await hilgate("demo", "--port", "0", "--for", "10s")
+    finished = await hilgate("demo", "hydraulic-rig", "--port", "0", "--for", "10s")
     assert (finished.code, finished.err) == (0, "")
     for word in ("pump-plc", "setpoint", "rpm", "available", "events/s", "good", "0 lost"):
         assert word in finished.out
@@ -22,7 +22,7 @@ async def test_the_demo_shows_its_points_and_ends_in_time() -> None:
 
 
 async def test_json_prints_every_event_from_the_first_to_offline() -> None:
-    finished = await hilgate("demo", "--port", "0", "--json", "--for", "8s")
+    finished = await hilgate("demo", "hydraulic-rig", "--port", "0", "--json", "--for", "8s")
     assert (finished.code, finished.err) == (0, "")
     events = finished.lines
     states = [event["data"]["state"] for event in events if event["type"] == "io.hilgate.availability.v1"]
@@ -36,7 +36,7 @@ async def test_json_prints_every_event_from_the_first_to_offline() -> None:
 
 
 async def test_the_printed_commands_work() -> None:
-    async with running("demo", "--port", "0") as demo:
+    async with running("demo", "hydraulic-rig", "--port", "0") as demo:
         lines: list[str] = []
         while not lines or not lines[-1].startswith("╰"):
             lines.append(await demo.line())
@@ -56,10 +56,13 @@ async def test_a_taken_port_is_no_obstacle() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        finished = await hilgate("demo", "--port", port, "--for", "1s")
+        finished = await hilgate("demo", "hydraulic-rig", "--port", port, "--for", "1s")
         assert finished.code == 3
         assert f"cannot listen on 127.0.0.1:{port}" in finished.err
-    async with running("demo", "--json") as first, running("demo", "--json") as second:
+    async with (
+        running("demo", "hydraulic-rig", "--json") as first,
+        running("demo", "hydraulic-rig", "--json") as second,
+    ):
         for demo in (first, second):
             await demo.until(lambda event: event["type"] == "io.hilgate.samples.v1")
             assert (await demo.end()).code == 0
@@ -70,6 +73,7 @@ async def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     process = await asyncio.create_subprocess_exec(
         COMMAND,
         "demo",
+        "hydraulic-rig",
         "--port",
         "0",
         "--json",
@@ -95,6 +99,7 @@ async def test_on_a_terminal_it_is_drawn_in_place_until_ctrl_c() -> None:
     process = await asyncio.create_subprocess_exec(
         COMMAND,
         "demo",
+        "hydraulic-rig",
         "--port",
         "0",
         stdin=side,

@@ -28,16 +28,18 @@ BO_ 512 Command: 2 Gateway
 """
 
 
-@pytest.mark.parametrize("text", blocks("yaml"), ids=["modbus", "can", "dnp3"])
+@pytest.mark.parametrize("text", blocks("yaml"), ids=["modbus", "can", "dnp3", "opcua", "mqtt", "text"])
 async def test_the_profile_is_valid_and_runs_without_hardware(text: str, tmp_path: Path) -> None:
     profile = tmp_path / "rig.yaml"
     profile.write_text(text)
     (tmp_path / "powertrain.dbc").write_text(POWERTRAIN)
     checked = await hilgate("check", str(profile))
     assert checked.code == 0, checked.out
-    shown = await hilgate("demo", str(profile), "--port", "0", "--for", "8s")
-    assert (shown.code, shown.err) == (0, "")
-    assert "available" in shown.out
+    async with running("demo", str(profile), "--port", "0", "--json") as demo:
+        await demo.until(lambda event: event["data"].get("state") == "available")
+        await demo.until(lambda event: event["type"] == "io.hilgate.samples.v1")
+        ended = await demo.end()
+        assert (ended.code, ended.err) == (0, "")
 
 
 COMMANDS = sorted(

@@ -87,7 +87,7 @@ def test_shipped_profiles_are_inside(hilgate: Hilgate, profile: str) -> None:
 
 
 def test_a_whole_bench_runs(hilgate: Hilgate) -> None:
-    events = hilgate("demo", "--for", "8s", "--json").splitlines()
+    events = hilgate("demo", "hydraulic-rig", "--for", "8s", "--json").splitlines()
     assert any("io.hilgate.samples.v1" in line for line in events)
 
 

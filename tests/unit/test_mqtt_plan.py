@@ -73,10 +73,10 @@ def test_the_fewest_subscriptions_with_the_highest_qos() -> None:
     assert [(one.filter, one.qos) for one in made] == [("$share/us/p/+/t", 2), ("$share/us/q/#", 1)]
 
 
-def test_the_plan_names_points_and_how_often_they_are_expected() -> None:
-    points = {"a": {"topic": "p/+", "poll": "2s"}, "b": {"topic": "p/1"}}
-    (request,) = PROTOCOL.plan(device(points, poll="5s"))
-    assert (request.what, request.points, request.period) == ("SUBSCRIBE p/+ QoS 1", ("a", "b"), 2.0)
+def test_the_plan_names_points_and_that_each_subscription_is_sent_once() -> None:
+    points = {"a": {"topic": "p/+", "qos": 1}, "b": {"topic": "p/1"}}
+    (request,) = PROTOCOL.plan(device(points))
+    assert (request.what, request.points, request.period) == ("SUBSCRIBE p/+ QoS 1", ("a", "b"), None)
 
 
 def test_payloads_with_topics_of_their_own_are_one_line() -> None:
