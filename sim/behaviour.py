@@ -195,9 +195,9 @@ def behaviours(device: DeviceConfig) -> dict[str, Behaviour]:
         raise ValidationError.from_exception_data("sim", errors)
     for behaviour in made.values():
         if behaviour.follows is not None:
-            start = made[behaviour.follows].at(0.0)
-            assert isinstance(start, int | float)  # only numbers and booleans are followed
-            behaviour.aim(0.0, start)
+            first = made[behaviour.follows].at(0.0)
+            assert isinstance(first, int | float)  # only numbers and booleans are followed
+            behaviour.aim(0.0, first)
     return made
 
 
