@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-WIDTH, HEIGHT = 104, 42
-BEFORE_S, AFTER_S = 12, 5
+WIDTH, HEIGHT = 104, 52
+BEFORE_S, AFTER_S = 16, 6
 TARGET = Path(__file__).with_name("demo.svg")
 COMMAND = Path(sys.executable).with_name("hilgate")
 SESSION = "hilgate-demo-picture"
