@@ -111,13 +111,14 @@ class Stream(asyncio.Protocol):
         self._pump()
 
     def pause_writing(self) -> None:
-        """The broker does not read."""
+        """The broker does not read: nothing is read from it either, or the answers to it would pile up."""
         self._paused = True
 
     def resume_writing(self) -> None:
         """It reads again."""
         self._paused = False
         self._write()
+        self._pump()
 
     # -- what paho takes for a socket -----------------------------------------------------------
 
@@ -178,6 +179,9 @@ class Stream(asyncio.Protocol):
         if client is None or transport is None:
             return
         for _ in range(_PACKETS):
+            if self._paused and not self._eof:
+                transport.pause_reading()
+                return
             if self._at >= len(self._data) and not self._eof:
                 break
             try:

@@ -27,20 +27,26 @@ def suback(packet: bytes, reason: int, version: str = "5") -> bytes:
 
 
 class Scripted:
-    """A broker that answers each kind of packet by a script; packets have to be shorter than 128 bytes."""
+    """A broker that answers each kind of packet by a script."""
 
     def __init__(self, answers: Mapping[int, Callable[[bytes], bytes]]) -> None:
         self.answers = answers
         self.packets: list[bytes] = []
         self.port = 0
+        self.reads = asyncio.Event()
+        """Cleared: it takes nothing from its socket any more."""
+        self.reads.set()
         self._writers: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
+            while await self.reads.wait():
                 head = await reader.readexactly(2)
-                packet = head + await reader.readexactly(head[1])
+                while head[-1] & 0x80:
+                    head += await reader.readexactly(1)
+                length = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(head[1:]))
+                packet = head + await reader.readexactly(length)
                 self.packets.append(packet)
                 if (answer := self.answers.get(packet[0] >> 4)) is not None:
                     writer.write(answer(packet))
@@ -234,6 +240,58 @@ async def test_a_link_lost_under_a_publish_leaves_it_unknown() -> None:
             assert error.value.code == "disconnected"
             with pytest.raises(DriverError):
                 await heard.run
+
+
+async def deaf(broker: Scripted, driver: MqttDriver) -> list[DriverError]:
+    """Lets the broker read no more, and publishes until nothing more is taken; how each publish failed."""
+    broker.reads.clear()
+    failures: list[DriverError] = []
+
+    async def publish() -> None:
+        try:
+            await driver.call("publish", {"topic": "oven/set", "payload": "x" * 500_000})
+        except DriverError as error:
+            failures.append(error)
+
+    while not failures:
+        await asyncio.gather(*(publish() for _ in range(30)))
+    return failures
+
+
+async def test_publishes_to_a_broker_that_does_not_read_wait_and_then_were_not_sent() -> None:
+    async with scripted(well()) as broker:
+        async with driven(device(broker.port, ORDER, timeout="300ms")) as (driver, _):
+            await deaf(broker, driver)  # from now on all twenty slots may be taken
+            late = await deaf(broker, driver)
+            unsent = [error for error in late if "nothing was published" in str(error)]
+            assert all(error.code == "timeout" for error in late)
+            assert len(unsent) >= 10
+            client = driver._client
+            assert client is not None
+            assert client._paho is not None
+            assert len(client._paho._out_packet) <= 20
+            assert client._published == {}
+            with pytest.raises(DriverError, match="nothing was published") as error:
+                await driver.write({"o": 1})
+            assert (error.value.code, error.value.written) == ("timeout", {})
+
+
+async def test_a_broker_that_talks_and_does_not_read_is_not_read_either_until_it_does() -> None:
+    """Or the answers to it would pile up here: a PUBREL has one, whatever it is for."""
+    async with scripted(well()) as broker:
+        async with driven(device(broker.port, POINT | ORDER, timeout="300ms")) as (driver, heard):
+            await deaf(broker, driver)
+            client = driver._client
+            assert client is not None
+            assert client._paho is not None
+            waiting = len(client._paho._out_packet)
+            broker.send(b"\x62\x02\0\1" * 10_000 + b"\x30\x0a\0\x06oven/t\x00\x31")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await heard.until(lambda: heard.samples)
+            assert len(client._paho._out_packet) <= waiting + 1
+            broker.reads.set()
+            await heard.until(lambda: takes(heard, "t") == [1])
 
 
 async def test_what_the_broker_does_not_take_is_not_sent() -> None:
