@@ -9,6 +9,8 @@ NAMES = {
     "canrate": "benchmarks.can_rate",
     "dnp3": "benchmarks.dnp3_master",
     "mqtt": "benchmarks.mqtt_driver",
+    "opcua": "benchmarks.opcua_changes",
+    "opcuaitems": "benchmarks.opcua_items",
     "amqp": "benchmarks.amqp_engine",
     "broker": "benchmarks.broker",
     "rate": "benchmarks.agent_rate",
