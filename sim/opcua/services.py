@@ -36,6 +36,8 @@ from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaprotocol_auto import DataChangeFilter  # what is decoded is not the class of asyncua.ua
 
+from sim.opcua.values import now
+
 OVERFLOW: Final = 0x480
 """Bits of a status code: it is of a data value, whose queue has overflowed (OPC 10000-4, 7.39)."""
 
@@ -165,12 +167,15 @@ class _Attributes(AttributeService):
         return _part(value, wanted.IndexRange)
 
     async def write(self, params: ua.WriteParameters, user: User = _ADMIN) -> list[ua.StatusCode]:
-        """Writes, with index ranges."""
+        """Writes, with index ranges; a value that comes without a time is of now."""
         codes = []
         for wanted in params.NodesToWrite:
+            if wanted.NodeId not in self._aspace:
+                codes.append(status(StatusCodes.BadNodeIdUnknown))
+                continue
             one = ua.WriteParameters()
             try:
-                one.NodesToWrite = [self._whole(wanted)]
+                one.NodesToWrite = [_timed(self._whole(wanted))]
             except ServiceError as error:
                 codes.append(status(error.code))
             else:
@@ -191,6 +196,13 @@ class _Attributes(AttributeService):
         whole = [*old.Value[: part[0]], *given.Value, *old.Value[part[1] + 1 :]]
         value = dataclasses.replace(wanted.Value, Value=ua.Variant(whole, given.VariantType))
         return dataclasses.replace(wanted, IndexRange=None, Value=value)
+
+
+def _timed(wanted: ua.WriteValue) -> ua.WriteValue:
+    if wanted.AttributeId != AttributeIds.Value or wanted.Value.SourceTimestamp is not None:
+        return wanted
+    value = dataclasses.replace(wanted.Value, SourceTimestamp=now())
+    return dataclasses.replace(wanted, Value=value)
 
 
 # Subscriptions.

@@ -79,7 +79,11 @@ class Files:
 
 @contextlib.asynccontextmanager
 async def program(kind: Literal["server", "client"], **config: Any) -> AsyncIterator[Program]:
-    """Runs a program, ready."""
+    """Runs a program, ready.
+
+    Raises:
+        AssertionError: it ended instead; with what it said of that.
+    """
     process = await asyncio.create_subprocess_exec(
         "node", str(JS / f"opcua_{kind}.js"), json.dumps(config),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -87,11 +91,17 @@ async def program(kind: Literal["server", "client"], **config: Any) -> AsyncIter
     )  # fmt: skip
     one = Program(process)
     listening = asyncio.create_task(one.listen(), name=f"node-opcua {kind}")
+    ready = asyncio.create_task(one.until_said("ready"))
     try:
-        await one.until_said("ready")
+        await asyncio.wait([ready, listening], return_when=asyncio.FIRST_COMPLETED)
+        if listening.done():
+            await listening
+            raise AssertionError(f"the {kind} ended")
+        await ready
         yield one
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-        await asyncio.wait([listening])
+        ready.cancel()
+        await asyncio.gather(listening, ready, return_exceptions=True)
