@@ -124,7 +124,10 @@ def _device(connection: Mapping[str, Any]) -> "OpcuaDevice":
             {"protocol": "opcua", "connection": connection, "connect_timeout": 20.0, "points": {}}
         )
     except ValidationError as error:
-        told = (f"{one['loc'][-1] if one['loc'] else 'url'}: {one['msg']}" for one in error.errors())
+        told = (
+            f"{one['loc'][-1] if one['loc'] else 'url'}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        )
         raise Failure("; ".join(told), Exit.USAGE) from None
     return device.named("browse", Path.cwd())
 
@@ -137,7 +140,8 @@ def _node(root: str) -> str | Sequence[str]:
     try:
         checked: str | Sequence[str] = TypeAdapter(Node).validate_python(root)
     except ValidationError as error:
-        raise Failure(f"--root {error.errors()[0]['msg']}", Exit.USAGE) from None
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise Failure(f"--root {message}", Exit.USAGE) from None
     return checked
 
 

@@ -313,7 +313,14 @@ def _about(point: Mapping[str, Any]) -> Iterable[str]:
     if about := point.get("description") or (isinstance(choices, list) and ", ".join(map(str, choices))):
         yield str(about)
     if isinstance(requires, Mapping):
-        yield f"requires {', '.join(f'{key}: {wanted}' for key, wanted in requires.items())}"
+        yield f"requires {', '.join(_wanted(key, wanted) for key, wanted in requires.items())}"
+
+
+def _wanted(name: str, value: object) -> str:
+    """What an interlock wants of another point, such as `level max 3.8` or `door: true`."""
+    if isinstance(value, Mapping):
+        return " and ".join(f"{name} {bound} {limit}" for bound, limit in value.items())
+    return f"{name}: {value}"
 
 
 def commands(lines: Sequence[str]) -> RenderableType:

@@ -62,7 +62,8 @@ def devices_in(texts: Mapping[str, str]) -> tuple[list[Device], list[str]]:
             version, kind = str(document.get("apiVersion")), str(document.get("kind"))
             if version not in VERSIONS or kind not in ("Device", "DeviceModel"):
                 left.append(
-                    f"{file}: {kind} of {version} is neither a Device nor a DeviceModel of {VERSIONS}"
+                    f"{file}: neither a Device nor a DeviceModel of {' or '.join(VERSIONS)}, "
+                    f"but kind {kind} of apiVersion {version}"
                 )
             elif kind == "DeviceModel":
                 models[_key(document)] = document

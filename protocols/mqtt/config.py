@@ -147,7 +147,7 @@ class MqttDevice(DeviceConfig):
     def _mistakes(self) -> Iterator[Wrong]:
         for section in ("sparkplug", "kubeedge"):
             if (getattr(self, section) is not None) != (self.payload == section):
-                yield (section,), f"payload: {section} and this section go together"
+                yield (section,), f"payload: {section} and the section {section} go together"
         if self.payload != "topics" and self.presence is not None:
             yield ("presence",), f"payload: {self.payload} has a way of its own to say so"
         for section in ("share", "will"):

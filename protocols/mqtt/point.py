@@ -114,7 +114,7 @@ class MqttPoint(TypedPoint):
         names = {"topics": "topic", "sparkplug": "metric", "kubeedge": "property"}
         needed = names[payload]
         if getattr(self, needed) is None and (payload != "topics" or self.readable):
-            yield needed, f"payload: {payload} needs it"
+            yield needed, f"payload: {payload} needs a {needed}"
         for other in sorted({*names.values()} - {needed}):
             if getattr(self, other) is not None:
                 yield other, f"means nothing with payload: {payload}"

@@ -128,7 +128,10 @@ def read_certificates(data: bytes) -> list[x509.Certificate]:
         ValueError: it holds none, or something else.
     """
     if _PEM in data:
-        return x509.load_pem_x509_certificates(data)
+        try:
+            return x509.load_pem_x509_certificates(data)
+        except ValueError as error:
+            raise ValueError("holds no certificate that can be read") from error
     found = []
     while data:
         size = _der_size(data)

@@ -184,7 +184,7 @@ class Line:
         if self._silent >= _SILENT_TIMEOUTS and self.device.connection.transport != "serial":
             self.drop("it does not answer any more")
         asked = sent[: -len(member.framing.write_terminator)]
-        text = f"{self.name} did not answer {asked[:60]!r} in {format_duration(timeout)}"
+        text = f"{self.name} did not answer {asked[:60].decode('latin-1')!r} in {format_duration(timeout)}"
         raise DriverError("timeout", text) from None
 
     async def clear(self, member: Listener, sent: bytes) -> None:

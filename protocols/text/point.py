@@ -123,7 +123,7 @@ class TextPoint(TypedPoint):
 
     def _write_mistakes(self) -> Iterator[Wrong]:
         if self.writable != (self.write is not None):
-            yield ("write",), "access: rw and wo need it, and ro has none"
+            yield ("write",), "access: rw and wo need a write, and ro has none"
         if self.answer is not None and self.write is None:
             yield ("answer",), "is that to a write, and the point has none"
         if self.write is None:

@@ -35,7 +35,8 @@ class Template:
             if field is None:
                 continue
             if field != "value" or conversion:
-                raise TemplateError(f"the only field is {{value}}, such as {{value:.3f}}; got {{{field}}}")
+                given = f"{field}!{conversion}" if conversion else field
+                raise TemplateError(f"the only field is {{value}}, such as {{value:.3f}}; got {{{given}}}")
             if self.spec is not None:
                 raise TemplateError("give {value} once")
             if not _SPEC.fullmatch(spec or ""):

@@ -54,6 +54,8 @@ async def test_the_shell_completes_operations() -> None:
         ("run hydraulic-rig --bench rig-07", "give --broker, HILGATE_BROKER or `broker:`"),
         ("run hydraulic-rig --broker amqp://127.0.0.1 --bench rig-07 --log-level loud", "--log-level"),
         ("demo --port 99999", "--port"),
+        ("browse http://plc.example --policy None", "hilgate: url: should be a URL such as opc.tcp://"),
+        ("browse opc.tcp://plc.example --policy None --root x", "hilgate: --root should be a node id"),
     ],
 )
 async def test_a_wrong_command_line_is_a_sentence_and_exit_2(words: str, says: str) -> None:

@@ -205,7 +205,7 @@ async def test_devices_on_one_line_answer_to_their_prefix_and_a_dead_one_rests()
         async with connected(one, shared) as driver:
             dead = TextDriver(two, shared)
             for _ in range(2):
-                with pytest.raises(DriverError, match=r"did not answer b'02 VOLT\?'"):
+                with pytest.raises(DriverError, match=r"did not answer '02 VOLT\?'"):
                     await dead.connect()
             assert dead._instrument._failures
             assert (await driver.read(["volts"])).values == {"volts": 12.5}

@@ -253,6 +253,12 @@ def test_any_result_can_be_shown(data: Any) -> None:
         assert op in text(render.result({"op": op, "status": "ok", "data": data}, 0.01))
 
 
+def test_an_interlock_is_described_in_words() -> None:
+    points = {"valve": {"requires": {"level": {"min": 1, "max": 3.8}, "door": "closed"}}}
+    shown = text(render.result({"op": "describe", "data": {"devices": {"cell": {"points": points}}}}, 0.1), 200)
+    assert "requires level min 1 and level max 3.8, door: closed" in shown
+
+
 def test_availability_is_read_from_what_the_wire_says() -> None:
     fleet = Fleet()
     more: dict[str, Any] = {"lease": None, "labels": {"site": "muc"}, "new-field": 1}

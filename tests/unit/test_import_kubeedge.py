@@ -101,7 +101,8 @@ def test_what_comes_out_is_a_valid_profile(names: tuple[str, ...], tmp_path: Pat
 @pytest.mark.parametrize(
     "lost",
     [
-        "ConfigMap of v1",
+        "neither a Device nor a DeviceModel of devices.kubeedge.io/v1beta1 or devices.kubeedge.io/v1alpha2, "
+        "but kind ConfigMap of apiVersion v1",
         "its model nowhere",
         "property ghost is not in the model",
         "spec.nodeName",

@@ -52,7 +52,7 @@ def test_mistakes_of_a_connection(connection: dict[str, Any], field: str, text: 
 @pytest.mark.parametrize(
     ("point", "field", "text"),
     [
-        ({}, "topic", "payload: topics needs it"),
+        ({}, "topic", "payload: topics needs a topic"),
         ({"topic": "a/#/b"}, "topic", "should be a topic filter"),
         ({"topic": "a+"}, "topic", "should be a topic filter"),
         ({"topic": ""}, "topic", "should be a topic filter"),
@@ -75,7 +75,8 @@ def test_mistakes_of_a_point(point: dict[str, Any], field: str, text: str) -> No
 
 
 def test_sections_and_payloads_go_together() -> None:
-    assert "sparkplug" in mistakes({"p": {"metric": "m"}}, payload="sparkplug")
+    lacking = mistakes({"p": {"metric": "m"}}, payload="sparkplug")
+    assert lacking == {"sparkplug": "payload: sparkplug and the section sparkplug go together"}
     assert "kubeedge" in mistakes(kubeedge={"device": "d"})
     assert "presence" in mistakes(
         {"p": {"property": "m"}}, payload="kubeedge", kubeedge={"device": "d"}, presence={"topic": "t"}

@@ -101,6 +101,12 @@ def test_what_is_no_certificate_is_refused(data: bytes) -> None:
         certificates.read_certificates(data)
 
 
+def test_a_key_in_a_folder_of_certificates_is_said_to_be_none() -> None:
+    key = b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
+    with pytest.raises(ValueError, match="^holds no certificate that can be read$"):
+        certificates.read_certificates(key)
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=200), cut=st.integers(0, 2000), at=st.integers(0, 2000))
 def test_hostile_octets_are_read_or_refused(ours: Identity, data: bytes, cut: int, at: int) -> None:
