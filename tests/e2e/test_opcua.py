@@ -1,10 +1,14 @@
 """OPC UA without hardware, by the installed command: the shipped process cell, and browsing it."""
 
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from shell import hilgate, running, watching
+
+import bench_profiles
 
 
 @pytest.fixture
@@ -45,3 +49,50 @@ async def test_a_full_tank_lets_nothing_in(bench: str) -> None:
     refused = await hilgate(*words)
     assert refused.code == 1
     assert "above its max" in refused.out + refused.err
+
+
+async def test_an_alarm_comes_as_an_event_and_is_acknowledged(broker: str, tmp_path: Path) -> None:
+    shipped = Path(bench_profiles.__file__).with_name("process-cell.yaml").read_text()
+    # Nobody may write a heater's value that is out of its range; here a method of the cell does.
+    made = shipped.replace("inputs: {name: String, volume: Double}", "inputs: {name: String, heater: Float}")
+    assert made != shipped
+    profile = tmp_path / "process-cell.yaml"
+    profile.write_text(made)
+
+    async def send(*words: str) -> Any:
+        sent = await hilgate("send", "rig-07", *words, "--timeout", "30s", "--json", "--broker", broker)
+        assert sent.code == 0, sent
+        return sent.lines[0]["data"]
+
+    words = ("--sil", "--bench", "rig-07", "--broker", broker, "--heartbeat", "500ms")
+    async with (
+        running("run", str(profile), *words),
+        watching(broker) as benches,
+        watching(broker, "rig-07") as watch,
+    ):
+
+        async def alarm(**wanted: Any) -> Any:
+            found: list[Any] = []
+
+            def is_it(event: Any) -> bool:
+                for sample in event["data"].get("samples", []):
+                    value = sample["values"].get("alarms", {})
+                    if wanted.items() <= value.items():
+                        found.append(value)
+                return bool(found)
+
+            await watch.until(is_it)
+            return found[0]
+
+        await benches.until(lambda event: event["data"]["state"] == "available")
+        await send("call", "cell", "call", "name=start-batch", 'args={"name": "rinse", "heater": 20}')
+        begun = await alarm(source="heater", active=True)
+        assert (begun["severity"], begun["acked"], begun["retain"]) == (700, False, True)
+        assert begun["message"] == "heater is above its range"
+        identity = [f"{name}={json.dumps(begun[name])}" for name in ("event_id", "condition")]
+        done = await send("call", "cell", "acknowledge", *identity, "comment=seen")
+        assert "acknowledged" in str(done)
+        await alarm(source="heater", active=True, acked=True, comment="seen")
+        await send("write", "cell", "heater=3.5")
+        over = await alarm(source="heater", active=False)
+        assert over["message"] == "heater is back in its range"
