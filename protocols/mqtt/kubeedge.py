@@ -17,6 +17,7 @@ import msgspec
 
 from protocols.base import DeviceState, DriverError, Quality, Refused, Sample, Value
 from protocols.mqtt.config import MqttDevice
+from protocols.mqtt.encodings import UnreadableError, json_of
 from protocols.mqtt.message import Host, Message, Publication, Subscription
 from protocols.units import format_duration
 
@@ -52,10 +53,11 @@ class KubeEdge:
         self._base = f"{PREFIX}{device.kubeedge.device}/"
         self._host: Host | None = None
         self._first: asyncio.TimerHandle | None = None
-        self._answers: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
+        self._answers: dict[str, asyncio.Future[Mapping[str, Any] | None]] = {}
         self._twins: set[str] | None = None
         self._seen: dict[str, tuple[str, int | None]] = {}
         self._latest: dict[str, Value | Quality] = {}
+        self._times: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._skipped: Counter[str] = Counter()
         self._device_state = ""
@@ -84,7 +86,8 @@ class KubeEdge:
         if self._asking is not None:
             self._asking.cancel()
         for answer in self._answers.values():
-            answer.cancel()
+            if not answer.done():
+                answer.set_result(None)
 
     def _get(self, event_id: str) -> Publication:
         return self._publication("twin/get", {"event_id": event_id})
@@ -107,9 +110,12 @@ class KubeEdge:
     def take(self, message: Message) -> None:
         """Takes what EdgeCore says."""
         topic = message.topic.removeprefix(self._base)
+        if len(message.payload) > self._device.max_payload:
+            self._drop("too-large")
+            return
         try:
-            said = msgspec.json.decode(message.payload)
-        except msgspec.DecodeError:
+            said = json_of(message.payload)
+        except UnreadableError:
             said = None
         if not isinstance(said, dict):
             self._drop()
@@ -124,9 +130,9 @@ class KubeEdge:
                 {name: _mapping(one).get("current") for name, one in twins.items()}, said, message
             )
 
-    def _drop(self) -> None:
-        self._skipped["malformed"] += 1
-        self._linked().lost(1, "malformed")
+    def _drop(self, reason: str = "malformed") -> None:
+        self._skipped[reason] += 1
+        self._linked().lost(1, reason)
 
     def _answered(self, topic: str, said: dict[str, Any], message: Message) -> None:
         answer = self._answers.get(str(said.get("event_id")))
@@ -184,8 +190,8 @@ class KubeEdge:
         raw = text
         if point.kind in ("array", "object") and isinstance(text, str):
             try:
-                raw = msgspec.json.decode(text)
-            except msgspec.DecodeError:
+                raw = json_of(text.encode())
+            except UnreadableError:
                 raw = None
         value = point.engineering(raw)
         if value is Quality.BAD_CONFIG:
@@ -223,6 +229,7 @@ class KubeEdge:
     def _emit(self, time_ns: int, values: dict[str, Value], bad: dict[str, Quality]) -> None:
         if values or bad:
             self._latest.update({**values, **bad})
+            self._times.update(dict.fromkeys((*values, *bad), time_ns))
             self._linked().sample(Sample(time_ns, values, bad))
 
     # -- commands ---------------------------------------------------------------------------------------
@@ -233,22 +240,28 @@ class KubeEdge:
         Raises:
             DriverError: `timeout`: there was none; `device-error`: it says no.
         """
-        answer = self._answers[event_id] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
+        self._answers[event_id] = answer
         try:
             await self._linked().publish(publication)
             async with asyncio.timeout(self._device.timeout):
-                said: Mapping[str, Any] = await answer
+                said = await answer
         except TimeoutError:
             text = f"{self._what}: EdgeCore did not answer in {format_duration(self._device.timeout)}"
             raise DriverError("timeout", f"{text}; whether it took it is not known") from None
         finally:
             del self._answers[event_id]
+        if said is None:
+            text = (
+                f"{self._what}: the link was lost before EdgeCore answered; whether it took it is not known"
+            )
+            raise DriverError("disconnected", text)
         if "code" in said:
             raise DriverError("device-error", f"{self._what}: EdgeCore says {said.get('reason')!r:.200}")
         return said
 
     async def read(self, points: Sequence[str]) -> Sample:
-        """Asks for the twin, and gives what was reported of the points.
+        """Asks for the twin, and gives what was reported of the points, with the oldest of its times.
 
         Raises:
             DriverError: EdgeCore did not answer, or said no; `disconnected`: not one has a value.
@@ -260,7 +273,7 @@ class KubeEdge:
         if not values:
             raise DriverError("disconnected", f"{self._what}: nothing was reported of {', '.join(points)}")
         bad = {name: value for name, value in latest.items() if isinstance(value, Quality)}
-        return Sample(time.time_ns(), values, bad)
+        return Sample(min(self._times[name] for name in values), values, bad)
 
     async def write(self, values: Mapping[str, Value]) -> Sample:
         """Sets what is wanted, and waits until the device reports it of the points that are read.

@@ -15,6 +15,7 @@ import msgspec
 from protocols.base import DeviceState, DriverError, Refused, Sample, Value
 from protocols.mqtt import tahu
 from protocols.mqtt.config import MqttDevice
+from protocols.mqtt.encodings import UnreadableError, json_of
 from protocols.mqtt.message import Host, Message, Publication, Subscription
 from protocols.mqtt.sparkplug_metrics import Metrics
 from protocols.mqtt.tahu import Payload
@@ -53,6 +54,7 @@ class Sparkplug:
         self._timer: asyncio.TimerHandle | None = None
         self._asked_at: float | None = None
         self._born = asyncio.Event()
+        self._reborn = asyncio.Event()
         self._node_alive = False
         self._bd_seq: int | None = None
         self._next = 0
@@ -145,6 +147,9 @@ class Sparkplug:
         if message.retain:
             self._drop("retained")  # births and data are live; this may be years old
             return
+        if len(message.payload) > self._device.max_payload:
+            self._drop("too-large")
+            return
         try:
             payload = tahu.parse(message.payload)
         except Malformed:
@@ -189,6 +194,14 @@ class Sparkplug:
             self._timer.cancel()
             self._timer = None
 
+    def _forget_early(self) -> None:
+        """What waited for its predecessor waits for nothing any more: it was of another life of the node."""
+        self._stop_waiting()
+        if self._early:
+            self._skipped["sequence"] += len(self._early)
+            self._linked().lost(len(self._early), "sequence")
+            self._early.clear()
+
     def _hole(self) -> None:
         """What is missing does not come any more. What came after it may rest on a birth that we missed."""
         self._timer = None
@@ -220,10 +233,7 @@ class Sparkplug:
             self._values(payload, message)
 
     def _node_born(self, payload: Payload, message: Message) -> None:
-        self._stop_waiting()
-        if self._early:
-            self._linked().lost(len(self._early), "sequence")
-            self._early.clear()
+        self._forget_early()
         self._node_alive, self._asked_at = True, None
         self._next = ((payload.seq or 0) + 1) % SEQUENCE
         self._bd_seq = _bd_seq(payload)
@@ -240,14 +250,14 @@ class Sparkplug:
         if self._node_alive and None not in (bd_seq, self._bd_seq) and bd_seq != self._bd_seq:
             self._skipped["old-death"] += 1
             return
-        self._stop_waiting()
-        self._early.clear()
+        self._forget_early()
         self._node_alive = False
         self._gone(f"{self._what}: the edge node died", message.time_ns)
 
     def _birth(self, payload: Payload, message: Message) -> None:
         missing = self._metrics.born(payload)
         self._born.set()
+        self._reborn.set()
         self._values(payload, message)
         if missing:
             self._sample(self._metrics.unborn(missing, message.time_ns))
@@ -276,8 +286,8 @@ class Sparkplug:
     def _state_said(self, message: Message) -> None:
         """An old will of ours may say that we are gone: then it is said anew that we are there."""
         try:
-            said = msgspec.json.decode(message.payload)
-        except msgspec.DecodeError:
+            said = json_of(message.payload)
+        except UnreadableError:
             said = None
         online = isinstance(said, dict) and said.get("online") is True
         if not online and self._place.host is not None:
@@ -286,7 +296,7 @@ class Sparkplug:
     # -- commands ---------------------------------------------------------------------------------------
 
     async def read(self, points: Sequence[str]) -> Sample:
-        """What was last said of the points, at the time of the newest of it.
+        """What was last said of the points, with the oldest of its times.
 
         Raises:
             DriverError: `disconnected`: nothing was.
@@ -338,11 +348,11 @@ class Sparkplug:
             raise Refused("unknown-op", f"a sparkplug device has no method {method!r:.60}; it has rebirth")
         if args:
             raise Refused("malformed", "rebirth takes no arguments")
-        self._born.clear()
+        self._reborn.clear()  # not `_born`: until the new birth comes, what it says still means something
         await self._linked().publish(self._rebirth())
         try:
             async with asyncio.timeout(self._device.timeout):
-                await self._born.wait()
+                await self._reborn.wait()
         except TimeoutError:
             text = f"{self._what} was asked for a rebirth and was not born in"
             raise DriverError("timeout", f"{text} {format_duration(self._device.timeout)}") from None

@@ -133,7 +133,7 @@ class Metrics:
         return self._device.points[point].engineering(raw)
 
     def read(self, points: Sequence[str], why: str) -> Sample:
-        """What was last said of the points, at the time of the newest of it.
+        """What was last said of the points, with the oldest of its times.
 
         Raises:
             DriverError: `disconnected`, with `why`: not one has a value.
@@ -144,7 +144,7 @@ class Metrics:
             raise DriverError("disconnected", why)
         bad = {name: known[name][1] if name in known else Quality.DISCONNECTED for name in points}
         return Sample(
-            max(known[name][0] for name in values),
+            min(known[name][0] for name in values),
             values,
             {name: quality for name, quality in bad.items() if isinstance(quality, Quality)},
         )

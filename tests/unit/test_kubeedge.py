@@ -218,3 +218,46 @@ def test_whatever_comes_it_does_not_raise(messages: list[tuple[str, str]]) -> No
         await twin.it.end()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"twin": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000, b'{"n": ' + b"9" * 5000 + b"}"]
+)
+async def test_hostile_payloads_are_counted_and_the_next_is_taken(payload: bytes) -> None:
+    twin = await Twin().read()
+    twin.it.take(Message(BASE + "twin/update/document", payload, NOW_NS))
+    assert twin.host.losses == [(1, "malformed")]
+    twin.says("twin/update/document", {"twin": {"Speed": {"current": actual("9", 6000)}}})
+    assert twin.host.samples[-1].values == {"speed": 9}
+    await twin.it.end()
+
+
+async def test_what_is_larger_than_max_payload_is_not_read() -> None:
+    twin = await Twin().read()
+    before = len(twin.host.samples)
+    padding = " " * 1024 * 1024
+    twin.says("twin/update/document", {"twin": {"Speed": {"current": actual("9", 6000)}}, "x": padding})
+    assert (twin.host.losses, len(twin.host.samples)) == ([(1, "too-large")], before)
+    await twin.it.end()
+
+
+async def test_a_reading_is_as_old_as_the_oldest_report_of_it() -> None:
+    twin = await Twin().read(Speed=actual("1.5", 9000))
+    task = asyncio.create_task(twin.it.read(["speed", "on"]))
+    twins = {"Speed": actual("1.5", 9000), "On": actual("true"), "Name": {}}
+    await twin.answered(task, 2, {"twin": twins})
+    sample = await task
+    assert (sample.values, sample.time_ns) == ({"speed": 1.5, "on": True}, 5_000_000_000)
+    await twin.it.end()
+
+
+async def test_a_link_that_ends_under_a_command_fails_it_and_cancels_nobody() -> None:
+    twin = await Twin().read()
+    task = asyncio.create_task(twin.it.write({"speed": 3}))
+    async with asyncio.timeout(20):
+        while len(twin.host.published) < 2:
+            await asyncio.sleep(0)
+    await twin.it.end()
+    with pytest.raises(DriverError, match=r"the link was lost .* whether it took it is not known") as error:
+        await task
+    assert error.value.code == "disconnected"

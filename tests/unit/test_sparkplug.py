@@ -285,3 +285,55 @@ def test_whatever_comes_it_does_not_raise(messages: list[tuple[str, bytes]]) -> 
         await node.it.end()
 
     asyncio.run(run())
+
+
+async def test_a_reading_is_as_old_as_the_oldest_of_its_values() -> None:
+    node = await Node().born()
+    node.raw("DDATA", tahu.encode([(None, 2, D.Int8, 8)], 5000, node.seq, typed=False))
+    sample = await node.it.read(["speed", "level"])
+    assert (sample.values, sample.time_ns) == ({"speed": 1.5, "level": 8}, 1_000_000_000)
+    await node.it.end()
+
+
+async def test_data_that_come_while_a_rebirth_is_asked_for_are_taken() -> None:
+    node = await Node().born()
+    task = asyncio.create_task(node.it.call("rebirth", {}))
+    async with asyncio.timeout(20):
+        while node.rebirths() < 2:
+            await asyncio.sleep(0)
+    node.says("DDATA", [(None, 2, D.Int8, 8)], typed=False)
+    assert node.host.samples[-1].values == {"level": 8}
+    assert node.host.losses == []
+    assert not task.done()
+    node.birth()
+    assert (await task)["metrics"] == 3
+    await node.it.end()
+
+
+async def test_what_waited_for_its_predecessor_when_the_node_died_is_a_loss() -> None:
+    node = await Node().born()
+    node.seq += 1
+    node.says("DDATA", [(None, 2, D.Int8, 8)], typed=False)
+    node.says("NDEATH", [(BD_SEQ, None, D.Int64, 4)])
+    assert node.host.losses == [(1, "sequence")]
+    await node.it.end()
+
+
+async def test_what_is_larger_than_max_payload_is_not_read() -> None:
+    node = await Node().born()
+    node.raw("DDATA", bytes(1024 * 1024 + 1))
+    assert node.host.losses == [(1, "too-large")]
+    await node.it.end()
+
+
+@pytest.mark.parametrize("payload", [b'"\xff"', b"[" * 100_000])
+async def test_a_hostile_state_of_ours_is_said_anew(payload: bytes) -> None:
+    node = Node(host="h")
+    await node.it.begin(node.host)
+    before = len(node.host.published)
+    node.it.take(Message("spBv1.0/STATE/h", payload, NOW_NS, retain=True))
+    async with asyncio.timeout(20):
+        while len(node.host.published) == before:
+            await asyncio.sleep(0)
+    assert node.host.published[-1].topic == "spBv1.0/STATE/h"
+    await node.it.end()
