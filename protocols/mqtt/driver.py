@@ -41,6 +41,8 @@ class MqttDriver:
         self._unsaid: Counter[str] = Counter()
         self._answers: dict[asyncio.Future[Message | None], tuple[str, bytes | None]] = {}
         self._own: Sequence[Subscription] = ()
+        self._asked: Counter[str] = Counter()
+        self._handed_on = False
 
     def _linked(self) -> tuple[Client, Payloads]:
         if self._client is None or self._payloads is None:
@@ -73,7 +75,7 @@ class MqttDriver:
             folder=device.folder,
         )
         self._client, self._payloads, self._early = client, payloads, []
-        self._state, self._held = None, []
+        self._state, self._held, self._handed_on = None, [], False
         if isinstance(device.connection, Tls) and not device.connection.verify:
             log = structlog.get_logger("mqtt").bind(device=device.name)
             log.warning("the broker's certificate is not verified", broker=client.name)
@@ -95,7 +97,7 @@ class MqttDriver:
         client, _ = self._linked()
         for sample in self._held:
             sink.sample(sample)
-        self._held = []
+        self._held, self._handed_on = [], True
         for reason, count in self._unsaid.items():
             sink.lost(count, reason)
         self._unsaid.clear()
@@ -141,6 +143,8 @@ class MqttDriver:
         finally:
             if client is not None:
                 self._client = None
+                if not self._handed_on:  # what waited for `run` is taken when the broker sends it again
+                    self._received.difference_update(mid for mid, qos in client.unacknowledged if qos == 2)
                 await client.close()
 
     # -- commands -------------------------------------------------------------------------------
@@ -230,15 +234,15 @@ class MqttDriver:
         if self._device.connection.version == "5" and plain and publication.response_topic is None:
             publication = _asking(publication, answers)
         known = any(matches(one.filter, answers) or one.filter == answers for one in self._own)
-        if not known:
-            granted = (await client.subscribe([Subscription(answers, 1)]))[answers]
-            if isinstance(granted, str):
-                text = f"{client.name} refused the subscription of the answers on {answers}: {granted}"
-                client.granted.pop(answers)
-                raise DriverError("device-error", f"{text}; nothing was published")
         future: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
-        self._answers[future] = answers, publication.correlation
+        self._asked[answers] += 1
         try:
+            if not known:
+                granted = (await client.subscribe([Subscription(answers, 1)]))[answers]
+                if isinstance(granted, str):
+                    text = f"{client.name} refused the subscription of the answers on {answers}: {granted}"
+                    raise DriverError("device-error", f"{text}; nothing was published")
+            self._answers[future] = answers, publication.correlation
             async with asyncio.timeout(timeout) as deadline:
                 await client.publish(publication)
                 answer = await future
@@ -248,9 +252,12 @@ class MqttDriver:
             text = f"nobody answered on {answers} in {format_duration(timeout)}"
             raise DriverError("timeout", f"{text}; {_UNKNOWN}") from None
         finally:
-            del self._answers[future]
-            if not known and not any(answers == other for other, _ in self._answers.values()):
-                await client.unsubscribe(answers)
+            self._answers.pop(future, None)
+            self._asked[answers] -= 1
+            if not self._asked[answers]:
+                del self._asked[answers]
+                if not known:
+                    await client.unsubscribe(answers)
         if answer is None:
             text = f"the link was lost before an answer came on {answers}"
             raise DriverError("disconnected", f"{text}; {_UNKNOWN}")
@@ -264,6 +271,7 @@ class MqttDriver:
                 own = message.correlation is None or message.correlation == correlation
                 if own and not future.done() and matches(answers, message.topic):
                     future.set_result(message)
+                    break  # one answer is one request's: without correlation data, the first one's
         if self._early is not None:
             if len(self._early) < _HELD:
                 self._early.append(message)

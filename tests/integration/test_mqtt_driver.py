@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from mqtt_rig import device, driven, far_end, takes
-from scripted import Heard
+from scripted import Heard, running
 from waiting import until
 
 from protocols.base import DeviceState, DriverError, Quality, Refused
@@ -310,3 +310,49 @@ async def test_a_shared_subscription_divides_messages(broker: Broker) -> None:
             await far.says("oven/t", str(number))
         await until(lambda: len(one.samples) + len(other.samples) == 20)
         assert sorted([*takes(one, "t"), *takes(other, "t")], key=str) == sorted(range(20), key=str)
+
+
+async def test_what_came_before_run_is_not_lost_with_the_link_at_qos_2(broker: Broker) -> None:
+    """The broker sends it again: it is not to be taken for a repetition."""
+    where = {"client_id": "oven", "session_expiry": "1h"}
+    config = device(broker.port, {"t": {"topic": "oven/t", "encoding": "plain"}}, where, qos=2)
+    driver = MqttDriver(config)
+    async with far_end(broker.port) as far:
+        await driver.connect()
+        await far.says("oven/t", "2", 2)
+        await until(lambda: driver._received)
+        await driver.connect()
+        async with running(driver) as heard:
+            await heard.until(lambda: takes(heard, "t") == [2])
+        await driver.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_one_answer_is_of_one_request(broker: Broker, version: str) -> None:
+    async with driven(device(broker.port, {"speed": SPEED}, {"version": version})) as (driver, _):
+        async with far_end(broker.port) as far:
+            await far.hears("oven/ask")
+            ask = {"topic": "oven/ask", "response_topic": "oven/said", "payload": "x", "timeout_s": 20}
+            asked = [asyncio.create_task(driver.call("request", ask)) for _ in range(2)]
+            await until(lambda: len(far.heard) == 2)
+            await far.says("oven/said", "1")
+            await until(lambda: any(one.done() for one in asked))
+            assert sum(one.done() for one in asked) == 1
+            await far.says("oven/said", "2")
+            assert sorted([(await one)["payload"] for one in asked]) == [1, 2]
+
+
+async def test_a_request_that_ends_leaves_another_its_subscription(broker: Broker) -> None:
+    """Also one that has only begun to subscribe."""
+    async with driven(device(broker.port, {"speed": SPEED})) as (driver, _), far_end(broker.port) as far:
+        await far.hears("oven/ask")
+        ask = {"topic": "oven/ask", "response_topic": "oven/said", "timeout_s": 20}
+        first = asyncio.create_task(driver.call("request", ask))
+        await until(lambda: len(far.heard) == 1)
+        second = asyncio.create_task(driver.call("request", ask))
+        await asyncio.sleep(0)  # it has asked for its subscription
+        first.cancel()
+        await until(lambda: len(far.heard) == 2)
+        await far.says("oven/said", "2")
+        assert (await second)["payload"] == 2
+        assert "oven/said" not in (await driver.call("status", {}))["granted"]
