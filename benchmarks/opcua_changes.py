@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from protocols.amqp.client import Address, Client, Delivery, Options
 from protocols.amqp.cloudevents import from_message
 
 ITEMS = 1000
-RATE = 2000
+RATE = 1500
 MEASURED_S = 15.0
 CLIENTS = {
     "agent": "hilgate, the whole agent to AMQP",
@@ -114,6 +114,17 @@ class Figures(NamedTuple):
     cpu_us: float
 
 
+async def _settled(seen: Seen, talks: Mapping[str, Talk]) -> dict[str, int]:
+    """How many changes each client has had, once no more have come for two seconds."""
+    before: dict[str, int] = {}
+    while before != (
+        now := {"agent": seen.values} | {name: await talk.ask("") for name, talk in talks.items()}
+    ):
+        before = now
+        await asyncio.sleep(2)
+    return now
+
+
 async def _measure(*, spread: bool) -> tuple[dict[str, Figures], int]:
     port, seen = free_port(), Seen()
     async with contextlib.AsyncExitStack() as stack:
@@ -130,16 +141,14 @@ async def _measure(*, spread: bool) -> tuple[dict[str, Figures], int]:
             while seen.values < ITEMS:
                 await asyncio.sleep(0.05)
         await server.ask(f"change {RATE} 3 {spread:d}")  # warm-up
-        await asyncio.sleep(2)
         pids = {"agent": process.pid} | {name: talk.process.pid for name, talk in talks.items()}
-        counts = {"agent": seen.values} | {name: await talk.ask("") for name, talk in talks.items()}
+        counts = await _settled(seen, talks)
         before = {name: used(pid).cpu_s for name, pid in pids.items()}
         start = time.monotonic()
         made = await server.ask(f"change {RATE} {MEASURED_S} {spread:d}")
         took = time.monotonic() - start
-        await asyncio.sleep(2)  # the last of them
+        got = await _settled(seen, talks)
         cpu = {name: used(pid).cpu_s - before[name] for name, pid in pids.items()}
-        got = {"agent": seen.values} | {name: await talk.ask("") for name, talk in talks.items()}
     if seen.lost:
         raise RuntimeError(f"the agent says that {seen.lost} were lost")
     figures = {}
