@@ -92,14 +92,23 @@ class OwnWill(_Part):
     retain: bool = True
 
 
+def _level(text: str) -> str:
+    if any(sign in text for sign in "/+#"):
+        raise ValueError("is one level of a topic: no / + or #")
+    return text
+
+
+_Level = Annotated[str, Field(min_length=1), AfterValidator(_level)]
+
+
 class Sparkplug(_Part):
     """Where a Sparkplug B device is (Sparkplug 3.0, chapter 4)."""
 
-    group: str = Field(min_length=1)
-    edge_node: str = Field(min_length=1)
-    device: str | None = Field(None, min_length=1, description="Without it the points are the edge node's.")
-    host: str | None = Field(
-        None, min_length=1, description="Be the primary host application of this id: publish STATE."
+    group: _Level
+    edge_node: _Level
+    device: _Level | None = Field(None, description="Without it the points are the edge node's.")
+    host: _Level | None = Field(
+        None, description="Be the primary host application of this id: publish STATE."
     )
 
 

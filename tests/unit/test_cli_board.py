@@ -255,7 +255,8 @@ def test_any_result_can_be_shown(data: Any) -> None:
 
 def test_an_interlock_is_described_in_words() -> None:
     points = {"valve": {"requires": {"level": {"min": 1, "max": 3.8}, "door": "closed"}}}
-    shown = text(render.result({"op": "describe", "data": {"devices": {"cell": {"points": points}}}}, 0.1), 200)
+    result = {"op": "describe", "data": {"devices": {"cell": {"points": points}}}}
+    shown = text(render.result(result, 0.1), 200)
     assert "requires level min 1 and level max 3.8, door: closed" in shown
 
 

@@ -74,6 +74,14 @@ def test_mistakes_of_a_point(point: dict[str, Any], field: str, text: str) -> No
     assert text in found[f"points.p.{field}"]
 
 
+@pytest.mark.parametrize("field", ["group", "edge_node", "device", "host"])
+def test_ids_of_sparkplug_are_one_level_of_a_topic(field: str) -> None:
+    ids = {"group": "plant", "edge_node": "line-1"}
+    for wrong in ("a/b", "+", "line#"):
+        found = mistakes({"p": {"metric": "m"}}, payload="sparkplug", sparkplug=ids | {field: wrong})
+        assert "one level of a topic" in found[f"sparkplug.{field}"]
+
+
 def test_sections_and_payloads_go_together() -> None:
     lacking = mistakes({"p": {"metric": "m"}}, payload="sparkplug")
     assert lacking == {"sparkplug": "payload: sparkplug and the section sparkplug go together"}

@@ -103,7 +103,7 @@ def test_what_is_no_certificate_is_refused(data: bytes) -> None:
 
 def test_a_key_in_a_folder_of_certificates_is_said_to_be_none() -> None:
     key = b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
-    with pytest.raises(ValueError, match="^holds no certificate that can be read$"):
+    with pytest.raises(ValueError, match="holds no certificate that can be read"):
         certificates.read_certificates(key)
 
 
