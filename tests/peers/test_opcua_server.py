@@ -13,8 +13,11 @@ from node_opcua import GET, POLICIES, URI, Files, Need, Program, program, why_mi
 from opendnp3_peer import free_port
 
 from protocols.base import DeviceState, DriverError, Sample
+from protocols.opcua.browse import browse
 from protocols.opcua.config import OpcuaDevice
 from protocols.opcua.driver import OpcuaDriver
+from protocols.opcua.session import Session
+from protocols.opcua.walk import Bounds
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATIENCE_S = 60.0
@@ -297,6 +300,25 @@ async def test_an_alarm_comes_is_acknowledged_refreshed_and_confirmed(rig: Rig) 
         over = await heard.event(active=False)
         assert over["severity"] == 0
         assert {event["severity"] for event in heard.of("severe")} == {150}
+
+
+async def test_browsing_finds_units_ranges_labels_and_methods_and_ends_in_loops(rig: Rig) -> None:
+    session = Session(rig.device())
+    await session.open()
+    try:
+        browsed = await browse(session, f"nsu={URI};s=Plant", Bounds(), lambda _: None)
+    finally:
+        await session.close()
+    assert browsed.complete
+    found = {one.fields.get("method") or one.fields["node"]: one.fields for one in browsed.found}
+    level = found[f"nsu={URI};s=Plant.Tank.Level"]
+    assert (level["unit"], level["min"], level["max"]) == ("m", 0, 4)
+    assert level["description"] == "Level of the tank"
+    mode, phase = (found[f"nsu={URI};s=Plant.Tank.{name}"] for name in ("Mode", "Phase"))
+    assert mode["labels"] == {0: "Stopped", 1: "Manual", 2: "Auto"}
+    assert phase["labels"] == {0: "Idle", 10: "Filling"}
+    assert found[f"nsu={URI};s=Plant.Tank.Mix"]["inputs"] == {"speed": "Double", "times": "UInt32"}
+    assert {f"nsu={URI};s=Plant.Wide.{number}" for number in range(100)} <= found.keys()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
