@@ -51,6 +51,7 @@ class OpcuaDriver:
         if self._known == session.number:
             return
         await session.find_points()
+        await asyncio.sleep(0)  # with thousands of points each of these steps takes a while
         self._codecs = await self._codecs_of(session)
         for item in self._items:
             item.codec = self._codecs[item.point.name]
@@ -67,9 +68,11 @@ class OpcuaDriver:
         }
         types = dict(zip(structured, await types_of(session, list(structured.values())), strict=True))
         codecs = {}
-        for name, point in device.points.items():
-            kind = types.get(name)
-            codecs[name] = Codec(point, device.tolerate, kind if isinstance(kind, NodeType) else None)
+        for piece in pieces(list(device.points.items()), 0):
+            for name, point in piece:
+                kind = types.get(name)
+                codecs[name] = Codec(point, device.tolerate, kind if isinstance(kind, NodeType) else None)
+            await asyncio.sleep(0)
         return codecs
 
     async def run(self, sink: Sink) -> None:
@@ -100,7 +103,7 @@ class OpcuaDriver:
         if self._subscriptions.held():
             await self._subscriptions.restore(sink)
         else:
-            self._make_items()
+            await self._make_items()
             await self._subscriptions.make(self._items)
         self._readings.say_slow(self._items)
         bad, why = refused(self._items, self._judge)
@@ -109,15 +112,16 @@ class OpcuaDriver:
             sink.sample(Sample(time.time_ns(), {}, bad))
         self._say(sink, "; ".join(filter(None, (lacks, why))))
 
-    def _make_items(self) -> None:
+    async def _make_items(self) -> None:
         """An item for each point whose node the server has; its place is its client handle."""
         self._readings.forget()
-        self._items = []
-        for name in monitored(self._device):
-            node = self._session.found(name)
-            if isinstance(node, ua.NodeId):
-                point = self._device.points[name]
-                self._items.append(Item(point, node, self._codecs[name], len(self._items)))
+        self._items = items = []
+        for piece in pieces(monitored(self._device), 0):
+            for name in piece:
+                node = self._session.found(name)
+                if isinstance(node, ua.NodeId):
+                    items.append(Item(self._device.points[name], node, self._codecs[name], len(items)))
+            await asyncio.sleep(0)
 
     def _lacking(self, names: Sequence[str]) -> tuple[Mapping[str, Quality], str]:
         """Points whose nodes the server does not have, and a sentence for people."""
