@@ -164,8 +164,8 @@ class TextDriver:
         return True
 
     async def read(self, points: Sequence[str]) -> Sample:
-        """Asks for points now; the time is that of the first answer. Of a point that only comes unasked it
-        gives what came last, which is `stale` before the first.
+        """Asks for points now. Of a point that only comes unasked it gives what came last, which is `stale`
+        before the first. The time is the oldest of the values'.
 
         Raises:
             DriverError: not one point could be read.
@@ -183,13 +183,20 @@ class TextDriver:
         unasked = {point.name for point in chosen if point.query is None}
         if unasked:
             self._instrument.line  # noqa: B018  # raises where there is no line
-            held = {name: self._reported.get(name, (0, Quality.STALE))[1] for name in unasked}
-            samples.append(_sample(time.time_ns(), held))
+            never = time.time_ns(), Quality.STALE
+            samples += [
+                _sample(at, {name: value})
+                for name in unasked
+                for at, value in [self._reported.get(name, never)]
+            ]
         if failure is not None and not any(sample.values for sample in samples):
             raise failure
         values = {name: value for sample in samples for name, value in sample.values.items()}
         bad = {name: quality for sample in samples for name, quality in sample.bad.items()}
-        return Sample(samples[0].time_ns if samples else time.time_ns(), values, bad)
+        times = [sample.time_ns for sample in samples if sample.values] or [
+            sample.time_ns for sample in samples
+        ]
+        return Sample(min(times, default=time.time_ns()), values, bad)
 
     async def write(self, values: Mapping[str, Value]) -> Sample:
         """Writes values in their order, asks for errors after each, and says what they are after rounding.

@@ -167,8 +167,9 @@ class _Telnet(asyncio.Transport, asyncio.Protocol):
             self._refuse("it knows no port settings: it is no RFC 2217 server, try transport: tcp")
             return
         mine = {_DO: _WILL, _WILL: _DO}.get(verb)
-        if mine is not None and (mine, option) not in self._asked:
-            no = _WONT if verb == _DO else _DONT
+        no = _WONT if verb == _DO else _DONT
+        if mine is not None and not {(mine, option), (no, option)} & self._asked:
+            self._asked.add((no, option))  # once: a server that asks on and on would be answered on and on
             self._tcp.write(bytes((_IAC, no, option)))
 
     def _settings(self) -> None:
