@@ -33,7 +33,16 @@ def maker() -> dict[str, Any]:
 
 
 def test_there_are_documents_with_tables() -> None:
-    assert documents() == ["can.md", "dnp3-fields.md", "profile.md", "settings.md", "text.md"]
+    assert documents() == [
+        "can.md",
+        "dnp3-fields.md",
+        "mqtt.md",
+        "opcua-fields.md",
+        "opcua.md",
+        "profile.md",
+        "settings.md",
+        "text.md",
+    ]
 
 
 @pytest.mark.parametrize("name", documents())
