@@ -1,6 +1,7 @@
 """Devices with topics of their own: JSON, text or binary numbers, on the topics that the profile names."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,9 @@ class Topics:
         self._host: Host | None = None
         self._said: dict[str, _Said] = {}
         self._heard: dict[str, float] = {}
+        self._due: dict[str, Value] = {}
+        """Values that were published, until the device says them or a reading has waited for them."""
+        self._news = asyncio.Event()
         self._offline = ""
         self._untaken: Counter[str] = Counter()
         self._watch: asyncio.TimerHandle | None = None
@@ -100,9 +104,18 @@ class Topics:
     async def read(self, points: Sequence[str]) -> Sample:
         """What was last said: values with the oldest of their times, so that none is made newer than it is.
 
+        A value that was written is waited for, once: the device says it when it has taken it.
+
         Raises:
             DriverError: not one has a value; `disconnected` where the device's presence says so.
         """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._device.timeout):
+                while self._host is not None and not self._due.keys().isdisjoint(points):
+                    self._news.clear()
+                    await self._news.wait()
+        for name in points:
+            self._due.pop(name, None)
         said = {name: self._said[name] for name in points if name in self._said}
         good = {name: one.value for name, one in said.items() if not isinstance(one.value, Quality)}
         bad = {name: one.value for name, one in said.items() if isinstance(one.value, Quality)}
@@ -124,7 +137,12 @@ class Topics:
             Refused: a value has no representation; nothing was published.
             DriverError: not all were written; `written` has those that were.
         """
-        return await publish_values(self._device, self._linked(), values)
+        sample = await publish_values(self._device, self._linked(), values)
+        for name, value in values.items():
+            said = self._said.get(name)
+            if self._device.points[name].readable and (said is None or said.value != value):
+                self._due[name] = value
+        return sample
 
     async def call(self, method: str, args: Mapping[str, Any]) -> Any:
         """It has no methods of its own."""
@@ -140,6 +158,7 @@ class Topics:
     async def end(self) -> None:
         """Says that we go, where the profile wants that."""
         host, self._host = self._host, None
+        self._news.set()
         if self._watch is not None:
             self._watch.cancel()
         if host is not None and self.will is not None:
@@ -224,10 +243,13 @@ class Topics:
         now = self._loop.time()
         for name, value in takes.items():
             self._said[name] = _Said(value, at_ns)
+            if self._due and self._due.get(name) == value:
+                del self._due[name]
             if name in self._heard:
                 self._heard[name] = now
         good = {name: value for name, value in takes.items() if not isinstance(value, Quality)}
         bad = {name: value for name, value in takes.items() if isinstance(value, Quality)}
+        self._news.set()
         if self._host is not None:
             self._host.sample(Sample(at_ns, good, bad))
 

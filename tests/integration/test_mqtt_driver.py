@@ -356,3 +356,28 @@ async def test_a_request_that_ends_leaves_another_its_subscription(broker: Broke
         await far.says("oven/said", "2")
         assert (await second)["payload"] == 2
         assert "oven/said" not in (await driver.call("status", {}))["granted"]
+
+
+async def test_a_reading_after_a_write_waits_for_the_device_to_say_it(broker: Broker) -> None:
+    config = device(broker.port, {"s": SETTING})
+    async with driven(config) as (driver, heard), far_end(broker.port) as far:
+        await far.hears("oven/set")
+        await far.says("oven/setting", "1")
+        await heard.until(lambda: takes(heard, "s") == [1])
+        await driver.write({"s": 2})
+        reading = asyncio.create_task(driver.read(["s"]))
+        await until(lambda: far.heard)
+        await far.says("oven/setting", "1")  # it had said that before it heard of the write
+        await heard.until(lambda: takes(heard, "s") == [1, 1])
+        await far.says("oven/setting", "2")
+        assert (await reading).values == {"s": 2}
+
+
+async def test_a_device_that_does_not_say_what_was_written_is_read_as_it_says(broker: Broker) -> None:
+    config = device(broker.port, {"s": SETTING}, timeout="300ms")
+    async with driven(config) as (driver, heard), far_end(broker.port) as far:
+        await far.says("oven/setting", "1")
+        await heard.until(lambda: takes(heard, "s") == [1])
+        await driver.write({"s": 2})
+        assert (await driver.read(["s"])).values == {"s": 1}
+        assert (await driver.read(["s"])).values == {"s": 1}
