@@ -246,7 +246,7 @@ async def test_a_server_may_ask_to_wait_and_unknown_options_are_refused() -> Non
     heard = bytearray()
 
     async def script(it: Peer) -> None:
-        it.send(b"\xff\xfd\x2c\xff\xfb\x2a" + confirmed + b"\xff\xfa\x2c\x6c\xff\xf0")
+        it.send(b"\xff\xfd\x2c" + b"\xff\xfb\x2a" * 50 + confirmed + b"\xff\xfa\x2c\x6c\xff\xf0")
         while b"\xff\xfe\x2a" not in heard:
             heard.extend(await it._reader.read(100))
         assert b"VOLT" not in heard
@@ -259,6 +259,7 @@ async def test_a_server_may_ask_to_wait_and_unknown_options_are_refused() -> Non
         where = {**where, "transport": "rfc2217"}
         async with connected(device(where, timeout="20s")) as driver:
             assert driver._instrument.line.is_open
+    assert heard.count(b"\xff\xfe\x2a") == 1
 
 
 async def test_a_port_that_is_hung_up_is_lost() -> None:
