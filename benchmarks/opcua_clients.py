@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from asyncua import Client, ua
+from asyncua import ua
+from asyncua.client.client import Client
+from asyncua.ua.attribute_ids import AttributeIds
 
 from protocols.base import DeviceState, Sample
 from protocols.opcua.config import OpcuaDevice
@@ -93,7 +95,7 @@ async def _handler(port: int, items: int) -> None:
         nodes = [client.get_node(f"ns=2;s=v{n}") for n in range(items)]
         for at in range(0, items, _AT_ONCE):
             await subscription.subscribe_data_change(
-                nodes[at : at + _AT_ONCE], queuesize=_QUEUE, sampling_interval=0.0
+                nodes[at : at + _AT_ONCE], queuesize=_QUEUE, sampling_interval=ua.Double(0)
             )
         await _say(count, items)
 
@@ -116,7 +118,7 @@ async def _callback(port: int, items: int) -> None:
 
 def _request(number: int) -> ua.MonitoredItemCreateRequest:
     return ua.MonitoredItemCreateRequest(
-        ua.ReadValueId(ua.NodeId(f"v{number}", 2), ua.IntegerId(ua.AttributeIds.Value)),
+        ua.ReadValueId(ua.NodeId(ua.String(f"v{number}"), ua.Int16(2)), ua.IntegerId(AttributeIds.Value)),
         ua.MonitoringMode.Reporting,
         ua.MonitoringParameters(ua.IntegerId(number), ua.Duration(0), None, ua.Counter(_QUEUE), True),
     )

@@ -10,11 +10,17 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
-from asyncua import Server, ua
+from asyncua import ua
+from asyncua.server.server import Server
+from asyncua.ua.attribute_ids import AttributeIds
 
 _TICK_S = 0.1
 _IN_FOLDER = 50
 """A new variable is held against all that its folder has already."""
+
+
+def _stamp(at: datetime) -> ua.DateTime:
+    return ua.DateTime(*at.timetuple()[:6], at.microsecond)
 
 
 async def _changing(server: Server, nodes: list[ua.NodeId], rate: int, seconds: float, spread: bool) -> int:
@@ -22,12 +28,13 @@ async def _changing(server: Server, nodes: list[ua.NodeId], rate: int, seconds: 
     done, at, start = 0, 0, time.monotonic()
     while (now := time.monotonic()) < start + seconds:
         due = int((now - start + _TICK_S) * rate) - done
-        stamp = datetime.now(UTC).replace(tzinfo=None)
+        now_utc = datetime.now(UTC)
+        stamp = _stamp(now_utc)
         for number in range(due):
             value = ua.Variant(float(done + number), ua.VariantType.Double)
-            source = stamp + timedelta(microseconds=number) if spread else stamp
+            source = _stamp(now_utc + timedelta(microseconds=number)) if spread else stamp
             data = ua.DataValue(value, ua.StatusCode(ua.UInt32(0)), source, stamp)
-            await write(nodes[at], ua.AttributeIds.Value, data)
+            await write(nodes[at], AttributeIds.Value, data)
             at = (at + 1) % len(nodes)
         done += due
         await asyncio.sleep(max(0.001, now + _TICK_S - time.monotonic()))
@@ -46,7 +53,9 @@ async def _serve(port: int, items: int) -> None:
         if number % _IN_FOLDER == 0:
             folder = await server.nodes.objects.add_folder(space, f"Values{number}")
         name = f"v{number}"
-        nodes.append((await folder.add_variable(ua.NodeId(name, space), name, -1.0)).nodeid)
+        nodes.append(
+            (await folder.add_variable(ua.NodeId(ua.String(name), ua.Int16(space)), name, -1.0)).nodeid
+        )
     async with server:
         print("ready", flush=True)
         while order := await asyncio.to_thread(sys.stdin.readline):

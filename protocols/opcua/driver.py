@@ -21,8 +21,8 @@ from protocols.opcua.types import NodeType, types_of
 from protocols.opcua.writes import write
 from protocols.schedule import Schedule
 
-_STRUCTURED = ("object", "array")
-"""Kinds of points whose values may be structures: of these the server is asked for the types."""
+_STRUCTURED = ("object", "array", "string")
+"""Kinds of points whose values may be structures or node ids: of these the server is asked for the types."""
 
 
 class OpcuaDriver:
@@ -115,7 +115,8 @@ class OpcuaDriver:
     async def _make_items(self) -> None:
         """An item for each point whose node the server has; its place is its client handle."""
         self._readings.forget()
-        self._items = items = []
+        items: list[Item] = []
+        self._items = items
         for piece in pieces(monitored(self._device), 0):
             for name in piece:
                 node = self._session.found(name)
