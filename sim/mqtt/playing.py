@@ -25,12 +25,17 @@ class Played:
         polls = [point.poll for point in self._device.points.values() if point.poll is not None]
         return min([self._device.poll, *polls])
 
+    def value(self, name: str) -> Value | None:
+        """What a point is now; None: it has no value."""
+        value = self._written.get(name)
+        if value is None and name in self._behaviours:
+            value = self._behaviours[name].at(time.monotonic() - self._began)
+        return value
+
     def now(self) -> Iterator[tuple[MqttPoint, Any]]:
         """Each point that has a value, and that value as the device says it."""
         for name, point in self._device.points.items():
-            value = self._written.get(name)
-            if value is None and name in self._behaviours:
-                value = self._behaviours[name].at(time.monotonic() - self._began)
+            value = self.value(name)
             if value is not None:
                 yield point, point.raw(value)
 

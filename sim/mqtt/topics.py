@@ -17,7 +17,7 @@ from protocols.mqtt.plan import matches
 from protocols.mqtt.point import MqttPoint, QoS
 from protocols.schedule import Schedule
 from protocols.timestamps import rfc3339
-from sim.behaviour import behaviours
+from sim.mqtt.playing import Played
 
 _FASTEST_S: Final = 0.01
 _WORD = re.compile(r"\\\{(value|text|point|device|time|id)\\\}")
@@ -38,9 +38,7 @@ class SimulatedTopics:
 
     def __init__(self, device: MqttDevice) -> None:
         self._device = device
-        self._behaviours = behaviours(device)
-        self._written: dict[str, Value] = {}
-        self._began = time.monotonic()
+        self._played = Played(device)
         self._orders: asyncio.Queue[Message] = asyncio.Queue(1000)
         presence = device.presence
         self._will = None
@@ -83,7 +81,7 @@ class SimulatedTopics:
         """Readable points by how often they are published."""
         groups: dict[float, list[str]] = {}
         for name, point in self._device.points.items():
-            if point.readable and name in self._behaviours:
+            if point.readable and self._played.value(name) is not None:
                 groups.setdefault(max(point.poll or self._device.poll, _FASTEST_S), []).append(name)
         return groups
 
@@ -109,7 +107,9 @@ class SimulatedTopics:
             point = self._device.points[name]
             topic = topic_of(point)
             qos[topic] = self._device.qos if point.qos is None else point.qos
-            raw = point.raw(self._value(name))
+            value = self._played.value(name)
+            assert value is not None  # only those that have one are published
+            raw = point.raw(value)
             if point.encoding == "json":
                 document = _put(documents.get(topic), steps_of(point.path) if point.path else (), raw)
                 if point.time_path:
@@ -125,11 +125,6 @@ class SimulatedTopics:
         made = {topic: bytes(buffer) for topic, buffer in buffers.items()}
         made |= {topic: encoded("json", document) for topic, document in documents.items()}
         return {topic: (qos[topic], payload) for topic, payload in made.items()}
-
-    def _value(self, name: str) -> Value:
-        if name in self._written:
-            return self._written[name]
-        return self._behaviours[name].at(time.monotonic() - self._began)
 
     def _presence(self, word: Any) -> bytes:
         presence = self._device.presence
@@ -153,22 +148,17 @@ class SimulatedTopics:
                 value = self._meant(point, message.payload)
                 if value is None:
                     continue
-                self._take(name, value)
+                self._played.write(name, value)
                 if point.readable:
                     same = [
                         other
                         for other, one in self._device.points.items()
-                        if one.readable and other in self._behaviours and topic_of(one) == topic_of(point)
+                        if one.readable
+                        and self._played.value(other) is not None
+                        and topic_of(one) == topic_of(point)
                     ]
                     await self._publish(client, same)
                 await self._answer(client, point, message, value)
-
-    def _take(self, name: str, value: Value) -> None:
-        self._written[name] = value
-        now = time.monotonic() - self._began
-        for behaviour in self._behaviours.values():
-            if behaviour.follows == name and isinstance(value, int | float):
-                behaviour.aim(now, value)
 
     def _meant(self, point: MqttPoint, payload: bytes) -> Value | None:
         """The value that was written, by the point's own template or encoding; None if it is none of it."""
