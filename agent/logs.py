@@ -61,8 +61,9 @@ def _encode(event: Any, **_: Any) -> str:
     return msgspec.json.encode(event, enc_hook=str).decode()
 
 
-_CHATTY = ("numexpr",)
-"""Libraries of libraries that say on import what nobody asked."""
+_CHATTY = {"numexpr": logging.WARNING, "asyncua": logging.CRITICAL}
+"""Libraries that say what nobody asked, or what the drivers say in their own words, and from which level on
+they are heard."""
 
 
 def setup(log_format: LogFormat = "text", level: LogLevel = "info") -> None:
@@ -100,8 +101,8 @@ def setup(log_format: LogFormat = "text", level: LogLevel = "info") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    for name, least in _CHATTY.items():
+        logging.getLogger(name).setLevel(max(root.level, least))
 
 
 def _renderers(log_format: LogFormat) -> list[Processor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,8 @@ from protocols.opcua.point import BuiltIn, Node, OpcuaPoint
 from protocols.opcua.status import unknown_names
 from protocols.units import Duration
 
+_PORT = 4840
+"""The registered port of opc.tcp, which a URL without one means."""
 BROKEN = ("Basic128Rsa15", "Basic256")
 """Policies that are deprecated, since they rest on SHA-1 (OPC 10000-7, profiles of security policies)."""
 
@@ -35,6 +37,8 @@ def _endpoint(text: str) -> str:
         raise ValueError("should be a URL such as opc.tcp://plc.example:4840")
     if parts.username or parts.password:
         raise ValueError("holds credentials; give them by user")
+    if parts.port is None:
+        return urlunsplit(parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{_PORT}"))
     return text
 
 
@@ -78,7 +82,7 @@ class Security(_Part):
 class User(_Part):
     """Who we are to the server: a name and a password, or a certificate."""
 
-    name: str | None = None
+    name: Annotated[str, Field(min_length=1)] | None = None
     password_file: str | None = Field(None, description="File whose first line is the password.")
     cert: str | None = Field(None, description="File with the user's certificate.")
     key: str | None = Field(None, description="File with its key, in PEM.")

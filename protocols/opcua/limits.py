@@ -7,14 +7,14 @@ import msgspec
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from protocols.opcua.plan import pieces as pieces
 
 if TYPE_CHECKING:
     from asyncua.client.ua_client import UaClient
 
-_FEW: Final = 10
-"""Nodes that any server lets one read at once."""
 _SERVER: Final = "Server_ServerCapabilities_"
 _OPERATIONS: Final = "Server_ServerCapabilities_OperationLimits_"
 _NODES: Final[Mapping[str, str]] = {
@@ -52,11 +52,20 @@ class Limits(msgspec.Struct, frozen=True):
             ua.ReadValueId(ua.NodeId(ua.Int32(getattr(ObjectIds, name))), ua.IntegerId(AttributeIds.Value))
             for name in _NODES.values()
         ]
-        values: list[ua.DataValue] = []
-        for piece in pieces(wanted, _FEW):
-            stamps = ua.TimestampsToReturn.Neither
-            values += await services.read(ua.ReadParameters(0, stamps, list(piece)))
-        return cls(**{kind: _limit(data) for kind, data in zip(_NODES, values, strict=False)})
+        try:
+            values = await _read(services, wanted)
+        except UaStatusCodeError as error:
+            if error.code != StatusCodes.BadTooManyOperations:
+                raise
+            values = [value for one in wanted for value in await _read(services, [one])]
+        return cls(**{kind: _limit(data) for kind, data in zip(_NODES, values, strict=True)})
+
+
+async def _read(services: "UaClient", wanted: list[ua.ReadValueId]) -> list[ua.DataValue]:
+    values = await services.read(ua.ReadParameters(0, ua.TimestampsToReturn.Neither, wanted))
+    if len(values) != len(wanted):
+        raise UaError(f"it gave {len(values)} values of {len(wanted)} nodes")
+    return values
 
 
 def _limit(data: ua.DataValue) -> int:

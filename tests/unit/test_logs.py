@@ -54,6 +54,17 @@ def test_what_a_library_says_of_itself_on_import_is_left_out(capsys: pytest.Capt
     assert [line["event"] for line in lines(capsys)] == ["yes"]
 
 
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_what_a_driver_says_in_its_own_words_its_library_does_not(
+    capsys: pytest.CaptureFixture[str], level: logs.LogLevel
+) -> None:
+    logs.setup("json", level)
+    logging.getLogger("asyncua.client.ua_client.UASocketProtocol").error("ServiceFault (BadNodeIdUnknown)")
+    logging.getLogger("asyncua.client.client").debug("sent a password")
+    structlog.get_logger("bench").info("yes")
+    assert [line["event"] for line in lines(capsys)] == ["yes"]
+
+
 def test_secrets_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
     logs.setup("json")
     structlog.get_logger("x").info("login", password="hunter2", url="amqp://joe:hunter2@host:5672")
