@@ -24,7 +24,7 @@ def kubeedge(
     from agent.plugins import protocols
 
     try:
-        devices, left = devices_in({file.name: file.read_text("utf-8") for file in files})
+        devices, left = devices_in({str(file): _text(file) for file in files})
         known = protocols()
         lines = list(
             profile_lines(
@@ -39,3 +39,10 @@ def kubeedge(
         raise Failure(str(error), Exit.REJECTED) from None
     for line in lines:
         typer.echo(line)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
