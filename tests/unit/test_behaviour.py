@@ -103,7 +103,9 @@ def test_noise_is_the_points_own_and_can_be_seeded() -> None:
     sim = {"speed": {"constant": 0, "noise": 1}, "count": {"constant": 0, "noise": 1000}}
     one, again = made(sim), made(sim)
     assert one["speed"].at(1.5) == again["speed"].at(1.5)
-    assert round(float(one["speed"].at(1.5)) * 1000) != one["count"].at(1.5)
+    speed = one["speed"].at(1.5)
+    assert isinstance(speed, float)
+    assert round(speed * 1000) != one["count"].at(1.5)
     assert made({"speed": {"constant": 0, "noise": 1, "seed": 9}})["speed"].at(1.5) != one["speed"].at(1.5)
 
 
