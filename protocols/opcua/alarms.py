@@ -162,7 +162,7 @@ def _said(kind: _Kind, held: Any, dictionary: Dictionary) -> Any:
 async def answer(
     session: Session, what: Literal["acknowledge", "confirm"], event_id: str, condition: str, comment: str
 ) -> None:
-    """Acknowledges or confirms the state of a condition, as an event reported it (OPC 10000-9, 5.7).
+    """Acknowledges or confirms the state of a condition, as an event reported it (OPC 10000-9).
 
     Raises:
         Refused: `malformed`: no event id, or no condition's node id.
@@ -187,7 +187,7 @@ async def answer(
 
 
 async def refresh(session: Session, subscriptions: Sequence[int]) -> None:
-    """Has the server report all conditions that are to be retained again (OPC 10000-9, 5.5.7).
+    """Has the server report all conditions that are to be retained again (OPC 10000-9, ConditionRefresh).
 
     Raises:
         DriverError: the server does not, or did not answer.

@@ -43,9 +43,9 @@ _PROPERTIES: Final = (
     "OutputArguments",
 )
 _READ, _WRITE, _HISTORY = 0x01, 0x02, 0x04
-"""Bits of AccessLevel (OPC 10000-3, 8.57)."""
+"""Bits of AccessLevel (OPC 10000-3, AccessLevelType)."""
 _EVENTS: Final = 0x01
-"""The bit SubscribeToEvents of EventNotifier (OPC 10000-3, 8.59)."""
+"""The bit SubscribeToEvents of EventNotifier (OPC 10000-3, EventNotifierType)."""
 
 
 class Found(NamedTuple):

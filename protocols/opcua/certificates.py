@@ -1,4 +1,4 @@
-"""Certificates of OPC UA applications and users (OPC 10000-6, 6.2): made, read, held against trust. Pure."""
+"""Certificates of OPC UA applications and users (OPC 10000-6): made, read, held against trust. Pure."""
 
 import datetime
 import ipaddress
@@ -36,7 +36,7 @@ def default_uri(host: str) -> str:
 def self_signed(
     name: str, uri: str, hosts: Sequence[str], days: int, key_size: int = 2048, organization: str = "hilgate"
 ) -> Identity:
-    """A new key and an application instance certificate for it (OPC 10000-6, 6.2.2).
+    """A new key and an application instance certificate for it (OPC 10000-6).
 
     Args:
         name: The application's name, at most 64 characters.
@@ -174,7 +174,7 @@ def thumbprint(certificate: x509.Certificate) -> str:
 
 
 def sha1(certificate: x509.Certificate) -> str:
-    """The thumbprint of OPC UA itself, which some servers show (OPC 10000-6, 6.2.2)."""
+    """The thumbprint of OPC UA itself, which some servers show (OPC 10000-6)."""
     return certificate.fingerprint(hashes.SHA1()).hex()
 
 

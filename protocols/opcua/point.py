@@ -37,13 +37,13 @@ BuiltIn = Literal[
     "Variant",
     "DiagnosticInfo",
 ]
-"""Built-in types (OPC 10000-6, 5.1.2)."""
+"""Built-in types (OPC 10000-6)."""
 
 NODE_ID: Final = re.compile(
     r"(?:ns=\d{1,5};|nsu=[^;]+;)?(?:i=\d{1,10}|s=.+|g=[0-9a-fA-F-]{36}|b=[A-Za-z0-9+/=]*)"
 )
 INDEX_RANGE: Final = r"\d{1,9}(?::\d{1,9})?(?:,\d{1,9}(?::\d{1,9})?)*"
-"""Which elements of an array, by dimension (OPC 10000-4, 7.27)."""
+"""Which elements of an array, by dimension (OPC 10000-4, NumericRange)."""
 _VALUE_FIELDS: Final = (
     "data_type",
     "fields",
@@ -72,12 +72,12 @@ def _node(node: str | Sequence[str]) -> str | Sequence[str]:
 
 
 Node = Annotated[str | Sequence[str], BeforeValidator(_path), AfterValidator(_node)]
-"""A node id (OPC 10000-6, 5.1.12), or a browse path from Root of names such as `2:Speed`, `nsu=URI;Speed`."""
+"""A node id (OPC 10000-6), or a browse path from Root of names such as `2:Speed`, `nsu=URI;Speed`."""
 
 
 def _index_range(text: str) -> str:
     if not re.fullmatch(INDEX_RANGE, text):
-        raise ValueError("should be an index range such as 3, 0:4 or 0:4,2 (OPC 10000-4, 7.27)")
+        raise ValueError("should be an index range such as 3, 0:4 or 0:4,2 (OPC 10000-4, NumericRange)")
     for one in text.split(","):
         first, _, last = one.partition(":")
         if last and int(first) >= int(last):

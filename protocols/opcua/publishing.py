@@ -72,7 +72,7 @@ class Subscriptions:
     async def restore(self, sink: Sink) -> None:
         """Takes up on a new link what the server still holds, with what it held back; makes anew what not.
 
-        OPC 10000-4, 6.7: the same session has its subscriptions, another one has them transferred; messages
+        OPC 10000-4: the same session has its subscriptions, another one has them transferred; messages
         that did not arrive are asked for again.
 
         Raises:

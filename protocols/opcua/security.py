@@ -145,7 +145,7 @@ def _wanted_token(connection: Connection) -> ua.UserTokenType:
 def _token(endpoint: ua.EndpointDescription, connection: Connection) -> ua.UserTokenPolicy | None:
     """The endpoint's token of the wanted type that protects it best, with its policy filled in.
 
-    A token without a policy of its own has the endpoint's (OPC 10000-4, 7.41).
+    A token without a policy of its own has the endpoint's (OPC 10000-4, UserTokenPolicy).
     """
     wanted, user = _wanted_token(connection), connection.user
     plain: ua.UserTokenPolicy | None = None
@@ -212,7 +212,7 @@ def _wrong(
     connection: Connection,
     trusted: Sequence[x509.Certificate],
 ) -> str | None:
-    """Why the server's certificate is not to be trusted (OPC 10000-4, 6.1.3), in half a sentence."""
+    """Why the server's certificate is not to be trusted (OPC 10000-4), in half a sentence."""
     server = chain[0]
     if not certificates.is_trusted(chain, trusted):
         where = " or ".join(connection.security.trust)

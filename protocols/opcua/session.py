@@ -134,7 +134,7 @@ class Session:
         return resumed
 
     async def _resume(self, client: Client) -> bool:
-        """Activates the session that the server holds for us on the new channel (OPC 10000-4, 6.7)."""
+        """Activates the session that the server holds for us on the new channel (OPC 10000-4)."""
         session = client.uaclient.session
         if not session.has_session:
             return False
@@ -207,7 +207,7 @@ class Session:
                     return
 
     async def _renew(self, client: Client) -> None:
-        """Renews the channel's token after three quarters of its life (OPC 10000-4, 5.6.2)."""
+        """Renews the channel's token after three quarters of its life (OPC 10000-4, OpenSecureChannel)."""
         while True:
             await asyncio.sleep(client.secure_channel_timeout / 1000 * 0.75)
             try:

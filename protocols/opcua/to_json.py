@@ -58,7 +58,7 @@ def text(value: str) -> str:
 
 
 def node_text(node: ua.NodeId, namespaces: Sequence[str]) -> str:
-    """A node id as profiles have it (OPC 10000-6, 5.1.12), by namespace URI where there is one."""
+    """A node id as profiles have it (OPC 10000-6), by namespace URI where there is one."""
     identifier = node.Identifier
     if isinstance(identifier, bytes):
         written = base64.b64encode(identifier).decode()

@@ -1,6 +1,6 @@
 """Alarms of a simulated server: one for each value with a range, active while the value is outside of it.
 
-They are exclusive level alarms (OPC 10000-9, 5.8.19) that want to be acknowledged and confirmed.
+They are exclusive level alarms (OPC 10000-9) that want to be acknowledged and confirmed.
 """
 
 import asyncio
@@ -184,7 +184,7 @@ class Alarms:
         return []
 
     async def _refresh(self, condition: ua.NodeId, *args: ua.Variant) -> Any:
-        """Sends what is to be retained again, between a start and an end (OPC 10000-9, 5.5.7)."""
+        """Sends what is to be retained again, between a start and an end (OPC 10000-9, ConditionRefresh)."""
         subscription = self._service.subscriptions.get(args[0].Value) if args else None
         if subscription is None:
             return status(StatusCodes.BadSubscriptionIdInvalid)

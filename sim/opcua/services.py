@@ -120,7 +120,7 @@ class SimulatedServer(InternalServer):
 
 
 def bounds(index_range: str | None) -> tuple[int, int] | None:
-    """First and last index of an index range of one dimension (OPC 10000-4, 7.27); None: there is none.
+    """First and last index of an index range of one dimension (OPC 10000-4); None: there is none.
 
     Raises:
         ServiceError: BadIndexRangeInvalid.
@@ -277,7 +277,7 @@ class _Items(MonitoredItemService):
         return bool(abs(now - before) > least)
 
     def _deadband(self, item: MonitoredItemData) -> float | None:
-        """The least change, in the node's unit (OPC 10000-4, 7.22.2 and OPC 10000-8, 7.2)."""
+        """The least change, in the node's unit (OPC 10000-4, DataChangeFilter; OPC 10000-8)."""
         wanted = _filter(item)
         if wanted is None or wanted.DeadbandType == ua.DeadbandType.None_:
             return None

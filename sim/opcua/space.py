@@ -25,7 +25,7 @@ _UNITS_URI: Final = "http://www.opcfoundation.org/UA/units/un/cefact"
 _WORD: Final = re.compile(r"[^A-Za-z0-9]+")
 
 _READ, _WRITE, _HISTORY = 1, 2, 4
-"""Bits of an access level (OPC 10000-3, 8.57)."""
+"""Bits of an access level (OPC 10000-3, AccessLevelType)."""
 
 
 def namespaces(device: OpcuaDevice, application_uri: str) -> Sequence[str]:

@@ -148,7 +148,7 @@ def raw_of(point: OpcuaPoint, value: Value) -> Any:
 
 
 def node_id(text: str, namespaces: Mapping[str, int]) -> ua.NodeId:
-    """The node id of a text (OPC 10000-6, 5.1.12); `namespaces`: indexes by URI.
+    """The node id of a text (OPC 10000-6); `namespaces`: indexes by URI.
 
     Raises:
         ValueError: it is none, or of an unknown namespace.
