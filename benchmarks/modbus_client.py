@@ -97,6 +97,7 @@ async def _registers(port: int, depth: int, measured: Measured) -> None:
 
 async def _values(port: int, depth: int, measured: Measured) -> None:
     """hilgate's driver: values by name."""
+    from protocols.base import number
     from protocols.modbus.driver import ModbusDriver
 
     device = _device(port, depth)
@@ -107,7 +108,7 @@ async def _values(port: int, depth: int, measured: Measured) -> None:
     async def drive(count: int) -> None:
         for _ in range(count // BLOCKS):
             sample = await driver.read(names)
-        _check((BLOCKS - 1) * REGISTERS, [int(sample.values[name]) for name in names[-REGISTERS:]])
+        _check((BLOCKS - 1) * REGISTERS, [int(number(sample.values[name])) for name in names[-REGISTERS:]])
 
     await measured(drive)
     await driver.close()

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -93,9 +94,16 @@ async def _hilgate(port: int, qos: int) -> None:
     await driver.close()
 
 
+def _subscribing(client: paho.Client, qos: int) -> Callable[..., None]:
+    def connected(*_: Any) -> None:
+        client.subscribe(TOPIC, qos)
+
+    return connected
+
+
 def _paho(port: int, qos: int) -> paho.Client:
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-    client.on_connect = lambda *_: client.subscribe(TOPIC, qos)
+    client.on_connect = _subscribing(client, qos)
     client.on_subscribe = lambda *_: _ready()
     client.connect("127.0.0.1", port)
     return client
@@ -123,10 +131,17 @@ async def _external(port: int, qos: int) -> None:
         loop.add_reader(sock, client.loop_read)
 
     client.on_socket_open = opened
-    client.on_socket_close = lambda _client, _data, sock: loop.remove_reader(sock)
+
+    def closed(_client: Any, _data: Any, sock: Any) -> None:
+        loop.remove_reader(sock)
+
+    def unwritten(_client: Any, _data: Any, sock: Any) -> None:
+        loop.remove_writer(sock)
+
+    client.on_socket_close = closed
     client.on_socket_register_write = lambda _client, _data, sock: loop.add_writer(sock, client.loop_write)
-    client.on_socket_unregister_write = lambda _client, _data, sock: loop.remove_writer(sock)
-    client.on_connect = lambda *_: client.subscribe(TOPIC, qos)
+    client.on_socket_unregister_write = unwritten
+    client.on_connect = _subscribing(client, qos)
     client.on_subscribe = lambda *_: _ready()
     client.on_message = lambda *_: done.set() if count.one() else None
     client.connect("127.0.0.1", port)
