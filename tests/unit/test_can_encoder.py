@@ -150,7 +150,9 @@ def test_a_signal_is_placed_alone(data: st.DataObject) -> None:
     placed = place(payload, signal, raw)
     decode = compile_decoder(Message("m", 1, 8, False, None, {"s": signal}), {"s": "s"})
     assert decode(placed) == {"s": raw}
-    assert place(placed, signal, int(decode(payload)["s"])) == payload
+    held = decode(payload)["s"]
+    assert isinstance(held, int)
+    assert place(placed, signal, held) == payload
 
 
 SNA = {255: "not available"}

@@ -81,7 +81,7 @@ def test_nothing_that_a_device_says_raises(raw: Any, kind: str, scale: float, of
 @given(st.integers(-(2**63), 2**63), st.sampled_from([1, 0.1, 0.25, -3, 1e-6]), st.integers(-100, 100))
 def test_a_whole_raw_number_survives_the_way_out_and_back(raw: int, scale: float, offset: int) -> None:
     made = point(scale=scale, offset=offset)
-    back = made.raw(made.engineering(raw))  # type: ignore[arg-type]  # no quality: it is a number
+    back = made.raw(made.engineering(raw))
     assert back == pytest.approx(raw, rel=1e-12, abs=abs(offset / scale) * 1e-15)
 
 
