@@ -1,5 +1,6 @@
 """An asyncua server with values of every kind, and sessions with it."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from asyncua import ua
 from asyncua.common.node import Node
 from asyncua.common.structures104 import new_struct, new_struct_field
-from asyncua.server import Server
+from asyncua.server.server import Server
 
 from protocols.opcua.config import OpcuaDevice
 from protocols.opcua.session import Session
@@ -34,7 +35,9 @@ def device(server: Server, points: Mapping[str, Any], **settings: Any) -> OpcuaD
     """What a profile says of the server, with these points by name."""
     assert server.bserver is not None
     assert server.bserver._server is not None
-    port = server.bserver._server.sockets[0].getsockname()[1]
+    listening = server.bserver._server
+    assert isinstance(listening, asyncio.Server)
+    port = listening.sockets[0].getsockname()[1]
     connection = {"url": f"opc.tcp://127.0.0.1:{port}/plant", "security": {"policy": "None"}}
     slow = {"timeout": "30s", "connect_timeout": "30s"}
     written = {"protocol": "opcua", "connection": connection, "points": points} | slow | settings
@@ -78,4 +81,5 @@ async def encoding_of(server: Server, data_type: ua.NodeId) -> ua.NodeId:
     """What says of a structure on the wire that it is of this type."""
     definition = await server.get_node(data_type).read_data_type_definition()
     assert isinstance(definition, ua.StructureDefinition)
-    return definition.DefaultEncodingId
+    encoding: ua.NodeId = definition.DefaultEncodingId
+    return encoding

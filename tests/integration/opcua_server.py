@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from asyncua import Server, ua
+from asyncua import ua
 from asyncua.common.node import Node
+from asyncua.server.server import Server
 from waiting import until
 
 from protocols.base import DeviceState, DriverError, Sample
@@ -32,7 +33,7 @@ class Plant:
     async def variable(self, name: str, value: Any, kind: ua.VariantType | None = None) -> Node:
         objects = self.server.nodes.objects
         node = await objects.add_variable(
-            ua.NodeId(name, self.index), ua.QualifiedName(name, self.index), value, kind
+            ua.NodeId(ua.String(name), ua.Int16(self.index)), ua.QualifiedName(name, self.index), value, kind
         )
         await node.set_writable()
         self.nodes[name] = node
