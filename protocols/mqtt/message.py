@@ -77,7 +77,7 @@ class Payloads(Protocol):
     """A kind of payload: how a device's points are in its messages. Made anew for each connection."""
 
     will: Publication | None
-    """Our last will (MQTT 5.0, 3.1.3.3), published by the broker when we are gone without a word."""
+    """Our last will (MQTT 5.0, 3.1.2.5), published by the broker when we are gone without a word."""
 
     def subscriptions(self) -> Sequence[Subscription]:
         """What has to be subscribed to before `begin`."""
