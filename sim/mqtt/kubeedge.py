@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from protocols.base import DriverError, Quality, Refused
+from protocols.base import Quality, Refused
 from protocols.mqtt.client import Client
 from protocols.mqtt.config import MqttDevice
 from protocols.mqtt.kubeedge import PREFIX, text_of
 from protocols.mqtt.message import Message, Publication, Subscription
-from sim.mqtt.playing import Played
+from sim.mqtt.playing import Played, next_order, until_ended
 
 _NO_VALUE = "unmarshal update request body failed, Please check the request"
 _KINDS = {"number": "float", "integer": "int", "boolean": "boolean"}
@@ -68,14 +68,11 @@ class SimulatedTwin:
             state = {"device": {"name": device.name, "state": "online"}}
             await self._say(client, "state/update/result", uuid.uuid4().hex, state)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._until_ended(client))
+                group.create_task(until_ended(client))
                 group.create_task(self._play(client))
                 ready.set()
         finally:
             await client.close()
-
-    async def _until_ended(self, client: Client) -> None:
-        raise DriverError("disconnected", await client.ended())
 
     def _take(self, message: Message) -> None:
         if not self._asked.full():
@@ -83,12 +80,8 @@ class SimulatedTwin:
 
     async def _play(self, client: Client) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._played.period):
-                    message = await self._asked.get()
-            except TimeoutError:
-                pass
-            else:
+            message = await next_order(self._asked, self._played.period)
+            if message is not None:
                 await self._answer(client, message)
             await self._report(client)
 

@@ -1,13 +1,34 @@
-"""What simulated devices have in common: values over time, and those that were written."""
+"""What simulated devices have in common: values over time, those that were written, and orders."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from protocols.base import Value
+from protocols.base import DriverError, Value
+from protocols.mqtt.client import Client
 from protocols.mqtt.config import MqttDevice
+from protocols.mqtt.message import Message
 from protocols.mqtt.point import MqttPoint
 from sim.behaviour import behaviours
+
+
+async def until_ended(client: Client) -> None:
+    """Waits until the broker is gone.
+
+    Raises:
+        DriverError: `disconnected`: it is; the text says why.
+    """
+    raise DriverError("disconnected", await client.ended())
+
+
+async def next_order(orders: asyncio.Queue[Message], period: float) -> Message | None:
+    """The next message, or None where none came within `period` seconds."""
+    try:
+        async with asyncio.timeout(period):
+            return await orders.get()
+    except TimeoutError:
+        return None
 
 
 class Played:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from protocols.base import DriverError, Quality, Refused
+from protocols.base import Quality, Refused
 from protocols.mqtt import tahu
 from protocols.mqtt.client import Client
 from protocols.mqtt.config import MqttDevice, Sparkplug
@@ -13,7 +13,7 @@ from protocols.mqtt.message import Message, Publication, Subscription
 from protocols.mqtt.point import MqttPoint
 from protocols.mqtt.sparkplug import BD_SEQ, NAMESPACE, REBIRTH, SEQUENCE
 from protocols.mqtt.tahu_values import DataType, Malformed
-from sim.mqtt.playing import Played
+from sim.mqtt.playing import Played, next_order, until_ended
 
 _Metric = tuple[str | None, int | None, int, Any]
 
@@ -93,14 +93,11 @@ class SimulatedSparkplug:
             await client.subscribe([Subscription(self._topic(kind, place), 1) for kind in wanted])
             await self._birth(client)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._until_ended(client))
+                group.create_task(until_ended(client))
                 group.create_task(self._play(client))
                 ready.set()
         finally:
             await client.close()
-
-    async def _until_ended(self, client: Client) -> None:
-        raise DriverError("disconnected", await client.ended())
 
     def _take(self, message: Message) -> None:
         if not self._orders.full():
@@ -109,12 +106,8 @@ class SimulatedSparkplug:
     async def _play(self, client: Client) -> None:
         """One task says and obeys, so that sequence numbers go out in order."""
         while True:
-            try:
-                async with asyncio.timeout(self._played.period):
-                    message = await self._orders.get()
-            except TimeoutError:
-                pass
-            else:
+            message = await next_order(self._orders, self._played.period)
+            if message is not None:
                 await self._obey(client, message)
             await self._data(client)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from protocols.base import DriverError, Quality, Refused, Value
+from protocols.base import Quality, Refused, Value
 from protocols.mqtt.client import Client
 from protocols.mqtt.config import MqttDevice
 from protocols.mqtt.encodings import NUMBERS, UnreadableError, decoded, encoded, json_of, text_of
@@ -17,7 +17,7 @@ from protocols.mqtt.plan import matches
 from protocols.mqtt.point import MqttPoint, QoS
 from protocols.schedule import Schedule
 from protocols.timestamps import rfc3339
-from sim.mqtt.playing import Played
+from sim.mqtt.playing import Played, until_ended
 
 _FASTEST_S: Final = 0.01
 _WORD = re.compile(r"\\\{(value|text|point|device|time|id)\\\}")
@@ -67,13 +67,10 @@ class SimulatedTopics:
                     await self._publish(client, names, retain=True)
                     group.create_task(self._publish_each(client, period, names))
                 group.create_task(self._obey(client))
-                group.create_task(self._until_ended(client))
+                group.create_task(until_ended(client))
                 ready.set()
         finally:
             await client.close()
-
-    async def _until_ended(self, client: Client) -> None:
-        raise DriverError("disconnected", await client.ended())
 
     # -- what it says ---------------------------------------------------------------------------
 
