@@ -13,8 +13,14 @@ from protocols.base import DriverError
 from protocols.opcua.config import OpcuaDevice
 from protocols.opcua.status import words
 
+
+class Unsound(UaError):
+    """A connection was given up for what the server sent."""
+
+
 UNDECODABLE: Final = (
     UaError,
+    AssertionError,
     ValueError,
     TypeError,
     LookupError,
@@ -62,6 +68,8 @@ def of_connecting(device: OpcuaDevice) -> Iterator[None]:
         raise DriverError("disconnected", f"{url}: {error.strerror or error}") from error
     except UaStatusCodeError as error:
         raise DriverError("disconnected", f"{url} gives no session: {words(error.code)}") from error
+    except Unsound as error:
+        raise DriverError("disconnected", f"{url} {error}: is it an OPC UA server?") from error
     except UNDECODABLE as error:
         raise DriverError("disconnected", f"{url} gives no session: {_text(error)}") from error
 
@@ -83,6 +91,8 @@ def of_service(
     except OSError as error:
         text = lost() or f"{url} closed the connection"
         raise DriverError("disconnected", f"{text}: {what}") from error
+    except Unsound as error:
+        raise DriverError("disconnected", f"{url} {error}: {what}") from error
     except UaStatusCodeError as error:
         text = f"{url} refused to {what}: {words(error.code)}"
         if error.code in _GONE:

@@ -14,7 +14,7 @@ from asyncua.ua.uaerrors import UaStatusCodeError
 from protocols.base import DriverError, Sink
 from protocols.opcua import alarms
 from protocols.opcua.config import OpcuaDevice
-from protocols.opcua.errors import UNDECODABLE
+from protocols.opcua.errors import UNDECODABLE, Unsound
 from protocols.opcua.items import Item, Readings
 from protocols.opcua.session import Session
 from protocols.opcua.subscription import WRAP, Subscription, make
@@ -212,6 +212,8 @@ class Subscriptions:
                     for one in self.held():
                         self._lose(one)
                     return None
+            raise
+        except Unsound:
             raise
         except UNDECODABLE as error:
             sink.lost(1, "undecodable")

@@ -16,12 +16,13 @@ from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import struct_from_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
-import protocols.opcua.bounds  # noqa: F401  # it puts asyncua's decoder right
+import protocols.opcua.bounds
+import protocols.opcua.link  # noqa: F401  # these two put asyncua's decoder and connection right
 from protocols.base import DriverError
 from protocols.opcua import nodes as node_ids
 from protocols.opcua import security
 from protocols.opcua.config import OpcuaDevice
-from protocols.opcua.errors import UNDECODABLE, of_connecting, of_service
+from protocols.opcua.errors import UNDECODABLE, Unsound, of_connecting, of_service
 from protocols.opcua.limits import Limits
 from protocols.opcua.plan import pieces
 from protocols.opcua.status import words
@@ -192,6 +193,9 @@ class Session:
             return  # an earlier link, which we let go
         if self._client is not None:
             self._client.uaclient.notify_transport_lost()
+        if isinstance(error, Unsound):
+            self._lose(f"{self.device.connection.url} {error}")
+            return
         why = f": {error}" if error is not None and str(error) else ""
         self._lose(f"{self.device.connection.url} closed the connection{why}")
 
