@@ -199,9 +199,12 @@ class Subscriptions:
     async def _asked(self, request: ua.PublishRequest, sink: Sink) -> ua.PublishResult | None:
         """The answer to a publish request; None: there is nothing in it."""
         try:
-            answer: ua.PublishResult = (
-                await self._session.ask(request, ua.PublishResponse, timeout=0)
-            ).Parameters
+            async with asyncio.timeout(self._patience()):
+                answer: ua.PublishResult = (
+                    await self._session.ask(request, ua.PublishResponse, timeout=0)
+                ).Parameters
+        except TimeoutError:
+            return None  # the server lost or aborted it: without another nothing would come any more
         except UaStatusCodeError as error:
             match error.code:
                 case StatusCodes.BadTimeout:
@@ -220,6 +223,11 @@ class Subscriptions:
             _log.warning("undecodable message", device=self._device.name, error=f"{error!r:.200}")
             return None
         return answer
+
+    def _patience(self) -> float:
+        """Seconds in which a publish request has to be answered: each waits for those before it."""
+        longest = max((one.silence for one in self.held()), default=0.0)
+        return self._workers * longest + self._device.timeout
 
     async def _answered(self, answer: ua.PublishResult, sink: Sink) -> None:
         subscription = self._held.get(answer.SubscriptionId)

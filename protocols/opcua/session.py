@@ -38,6 +38,9 @@ _NAMESPACES: Final = ua.NodeId(ua.Int32(ObjectIds.Server_NamespaceArray))
 _GRACE_S: Final = 0.5
 """How long a server may take to close the session when we go."""
 
+_LEAST_S: Final = 0.1
+"""Seconds between two requests that keep something alive, however short a server says that it lives."""
+
 
 class Session:
     """A secure channel and an activated session on it.
@@ -202,7 +205,7 @@ class Session:
     async def _watch(self) -> None:
         """Asks for the server's state, which keeps the session alive; gives up on a server that is mute."""
         while True:
-            await asyncio.sleep(min(self.device.timeout / 2, self.timeout / 3))
+            await asyncio.sleep(max(_LEAST_S, min(self.device.timeout / 2, self.timeout / 3)))
             try:
                 await self.read([ua.ReadValueId(_STATE, ua.IntegerId(AttributeIds.Value))])
             except DriverError as error:
@@ -213,7 +216,7 @@ class Session:
     async def _renew(self, client: Client) -> None:
         """Renews the channel's token after three quarters of its life (OPC 10000-4, OpenSecureChannel)."""
         while True:
-            await asyncio.sleep(client.secure_channel_timeout / 1000 * 0.75)
+            await asyncio.sleep(max(_LEAST_S, client.secure_channel_timeout / 1000 * 0.75))
             try:
                 with self.errors("renew the secure channel"):
                     await client.open_secure_channel(renew=True)

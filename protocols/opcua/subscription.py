@@ -17,6 +17,7 @@ WRAP: Final = 0xFFFF_FFFF
 """The last sequence number; 1 follows."""
 _NOTIFICATIONS: Final = 1000
 """Most notifications of one message: decoding a message holds up the loop."""
+_DAY_S: Final = 86400.0
 _BAD: Final = 0x8000_0000
 
 
@@ -25,7 +26,7 @@ class Subscription:
 
     def __init__(self, made: ua.CreateSubscriptionResult, now: float) -> None:
         self.number: int = made.SubscriptionId
-        self.interval: float = made.RevisedPublishingInterval / 1000
+        self.interval: float = max(0.0, min(made.RevisedPublishingInterval / 1000, _DAY_S))  # of NaN: 0
         self.keep_alive: int = made.RevisedMaxKeepAliveCount
         self.lifetime: int = made.RevisedLifetimeCount
         self.items: list[Item] = []

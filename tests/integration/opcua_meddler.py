@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from asyncua.ua.object_ids import ObjectIdNames
+from asyncua.ua.status_codes import StatusCodes
 
 Meddle = Callable[[str, bytes], bytes | None]
 """Given an answer's name and its chunk: what is sent instead; nothing for silence, None ends the link."""
@@ -92,6 +93,11 @@ def sized(chunk: bytes) -> bytes:
 def cut_short(chunk: bytes) -> bytes:
     """An answer whose end is missing, so that it cannot be decoded; its own header is whole."""
     return sized(chunk[: 12 + 4 + 8 + 4 + 24]) if chunk[:3] == b"MSG" else sized(chunk[:-3])
+
+
+def aborted(chunk: bytes) -> bytes:
+    """That there will be no answer: its message is given up (OPC 10000-6, MessageChunk)."""
+    return sized(b"MSGA" + chunk[4:24] + struct.pack("<Ii", StatusCodes.BadResponseTooLarge, -1))
 
 
 def endless(chunk: bytes, count: int, size: int) -> bytes:

@@ -2,17 +2,21 @@
 
 import asyncio
 import logging
+import math
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from opcua_meddler import Meddler, cut_short, endless, sized
+from asyncua.common.connection import MessageChunk
+from opcua_meddler import Meddler, aborted, cut_short, endless, sized
 from opcua_server import Plant, Running, device, plant
 from waiting import until
 
 from protocols.base import DriverError
 from protocols.opcua import link
+from protocols.opcua.session import Session
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CONNECTING = ["ACK", "OPN", "GetEndpoints", "CreateSession", "ActivateSession", "Read"]
@@ -152,3 +156,97 @@ async def test_a_report_that_cannot_be_decoded_is_a_loss_and_what_it_said_is_ask
     finally:
         await one.stop()
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+async def test_reports_that_the_server_gives_up_do_not_end_all_of_them(
+    server: Plant, meddler: Meddler
+) -> None:
+    often = {"publishing_interval": "50ms", "keep_alive": "100ms"}
+    one = Running(device(meddler.url, subscription=often, timeout="300ms"))
+    given_up: list[str] = []
+
+    def meddle(name: str, chunk: bytes) -> bytes:
+        if name != "Publish" or len(given_up) == 2:
+            return chunk
+        given_up.append(name)  # these two are all that the driver has asked for
+        return aborted(chunk)
+
+    meddler.meddle = meddle
+    await one.start()
+    try:
+        await until(lambda: len(given_up) == 2)
+        await server.put("speed", 43.0)
+        await until(lambda: 43.0 in one.sink.of("speed"))
+    finally:
+        await one.stop()
+
+
+@pytest.mark.parametrize("interval", [math.nan, -1.0, 1e300, math.inf])
+async def test_an_interval_that_is_none_is_lived_with(
+    server: Plant, meddler: Meddler, interval: float
+) -> None:
+    def meddle(name: str, chunk: bytes) -> bytes:
+        if name != "CreateSubscription":
+            return chunk
+        return chunk[:56] + struct.pack("<d", interval) + chunk[64:]
+
+    meddler.meddle = meddle
+    one = Running(device(meddler.url))
+    await one.start()
+    try:
+        await until(lambda: one.sink.of("speed"))
+        status = await one.driver.call("status", {})
+        assert status["subscriptions"][0]["publishing_interval"] in (0.0, 86400.0)
+    finally:
+        await one.stop()
+
+
+async def test_what_lives_for_no_time_is_not_kept_alive_without_a_pause(
+    meddler: Meddler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: dict[str, list[float]] = {"cell: watch": [], "cell: renew channel": []}
+    sleep = asyncio.sleep
+
+    async def noted(delay: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        slept.get(task.get_name(), []).append(delay)
+        await sleep(delay)
+
+    def meddle(name: str, chunk: bytes) -> bytes:
+        if name == "OPN":
+            return chunk.replace(struct.pack("<I", 3_600_000), bytes(4))
+        return chunk.replace(struct.pack("<d", 60_000), struct.pack("<d", -1))
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    meddler.meddle = meddle
+    session = Session(device(meddler.url, session_timeout="60s"))
+    await session.open()
+    try:
+        assert session.timeout < 0
+        await until(lambda: all(len(delays) >= 3 for delays in slept.values()))
+    finally:
+        await session.close()
+    assert min(delay for delays in slept.values() for delay in delays) > 0
+
+
+async def test_chunks_fit_what_the_server_takes(meddler: Meddler, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    pack = MessageChunk.to_binary
+
+    def counted(chunk: MessageChunk) -> bytes:
+        packed = pack(chunk)
+        sent.append(len(packed))
+        return packed
+
+    monkeypatch.setattr(MessageChunk, "to_binary", counted)
+    meddler.meddle = lambda name, chunk: (
+        chunk[:12] + struct.pack("<I", 8192) + chunk[16:] if name == "ACK" else chunk
+    )
+    one = Running(device(meddler.url, {f"p{place}": {} for place in range(300)} | {"speed": {}}))
+    await one.start()
+    try:
+        await until(lambda: one.sink.of("speed"))
+    finally:
+        await one.stop()
+    assert 8000 < max(sent) <= 8192
