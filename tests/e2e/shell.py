@@ -47,7 +47,10 @@ class Running:
         assert self.process.stdout is not None
         async with asyncio.timeout(WAIT_S):
             line = await self.process.stdout.readline()
-        assert line, f"it ended with {await self.process.wait()}"
+        if not line:
+            assert self.process.stderr is not None
+            said = (await self.process.stderr.read()).decode()
+            raise AssertionError(f"it ended with {await self.process.wait()} and said: {said}")
         return line.decode().rstrip("\n")
 
     async def said(self, words: str) -> str:
