@@ -205,13 +205,13 @@ class OpcuaDriver:
     # -- commands -------------------------------------------------------------------------------
 
     async def read(self, points: Sequence[str]) -> Sample:
-        """Reads present values now; the time is that of the newest.
+        """Reads present values now; the time is that of the newest. Events have none: they are stale.
 
         Raises:
             DriverError: not one point could be read.
         """
         _ = self._session.services
-        events = {name: Quality.BAD_CONFIG for name in points if self._device.points[name].events}
+        events = {name: Quality.STALE for name in points if self._device.points[name].events}
         samples = await self._read([name for name in points if name not in events])
         values: dict[str, Value] = {}
         bad: dict[str, Quality] = dict(events)

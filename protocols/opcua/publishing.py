@@ -44,6 +44,8 @@ class Subscriptions:
         self._turn = asyncio.Lock()
         self._mend: asyncio.Queue[Callable[[Sink], Awaitable[None]]] = asyncio.Queue()
         self._workers = 0
+        self._unrecalled = False
+        """Whether it was said that the server does not tell of alarms that are there already."""
 
     def held(self) -> Sequence[Subscription]:
         """The subscriptions that the server has, as far as we know."""
@@ -55,12 +57,19 @@ class Subscriptions:
         self._any.clear()
 
     async def make(self, items: Sequence[Item]) -> None:
-        """Has the server monitor items. One that it does not monitor says so by its status.
+        """Has the server monitor items, and tell of alarms that are there already.
+
+        An item that it does not monitor says so by its status.
 
         Raises:
             DriverError: the server makes no subscription, or did not answer.
         """
+        before = set(self._held)
         await make(self._session, self._readings, items, self._hold)
+        for subscription in self.held():
+            events = any(item.point.events for item in subscription.items)
+            if events and subscription.number not in before:
+                await self._recall(subscription)
 
     def _hold(self, subscription: Subscription) -> None:
         self._held[subscription.number] = subscription
@@ -293,6 +302,16 @@ class Subscriptions:
             if not self._held:
                 self._any.clear()
             self._mend.put_nowait(functools.partial(self._again, subscription))
+
+    async def _recall(self, subscription: Subscription) -> None:
+        try:
+            await alarms.refresh(self._session, [subscription.number])
+        except DriverError as error:
+            if error.code == "disconnected":
+                raise
+            if not self._unrecalled:  # servers need not have alarms, nor let everybody ask for them
+                _log.info("alarms are told as they change", device=self._device.name, why=str(error))
+            self._unrecalled = True
 
     async def _refresh(self, subscription: Subscription, _: Sink) -> None:
         await alarms.refresh(self._session, [subscription.number])
