@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import (
     RSAPrivateKey,
@@ -279,6 +280,6 @@ def is_strong(certificate: x509.Certificate, least_bits: int) -> bool:
     """Whether the certificate has an RSA key of at least so many bits."""
     try:
         key = certificate.public_key()
-    except ValueError:  # of an algorithm that the library does not know
+    except (ValueError, UnsupportedAlgorithm):  # it is broken, or of an algorithm that nobody knows
         return False
     return isinstance(key, RSAPublicKey) and key.key_size >= least_bits

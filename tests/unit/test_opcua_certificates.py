@@ -122,6 +122,13 @@ def test_hostile_octets_are_read_or_refused(ours: Identity, data: bytes, cut: in
             pass  # is what they promise
 
 
+def test_a_key_of_an_unknown_algorithm_is_not_strong(ours: Identity) -> None:
+    rsa = bytes.fromhex("06092a864886f70d010101")
+    other = certificates.der(ours.certificate).replace(rsa, rsa[:2] + b"\x00" + rsa[3:])
+    (certificate,) = certificates.read_certificates(other)
+    assert not certificates.is_strong(certificate, 1)
+
+
 def test_keys_are_read_from_pem_and_der(ours: Identity) -> None:
     der = ours.key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
