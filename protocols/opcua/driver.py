@@ -12,7 +12,7 @@ from protocols.base import DeviceState, DriverError, Quality, Sample, Sink, Valu
 from protocols.opcua.calls import carry_out
 from protocols.opcua.codec import Codec
 from protocols.opcua.config import OpcuaDevice
-from protocols.opcua.items import Item, Readings, part_of, refused
+from protocols.opcua.items import Item, Readings, part_of, reasons, refused
 from protocols.opcua.plan import AT_ONCE, monitored, pieces, polls_of
 from protocols.opcua.publishing import Subscriptions
 from protocols.opcua.session import Session
@@ -37,6 +37,11 @@ class OpcuaDriver:
         self._codecs: dict[str, Codec] = {}
         self._items: list[Item] = []
         self._known = 0
+        self._unfit: dict[str, int] = {}
+        """Status codes of points of which the last read said that the profile is wrong."""
+        self._mute: set[float] = set()
+        """Periods of polls that the server let go unanswered the last time."""
+        self._lacks = self._said = ""
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -142,6 +147,7 @@ class OpcuaDriver:
             sink.state(DeviceState.DEGRADED, wrong)
         else:
             sink.state(DeviceState.ONLINE)
+        self._said = wrong
 
     def rest(self) -> None:
         """Nothing that a client sets going is ended by it."""
@@ -155,28 +161,47 @@ class OpcuaDriver:
 
     def _poll_all(self, group: asyncio.TaskGroup, sink: Sink) -> None:
         start = asyncio.get_running_loop().time()
-        for period, names in polls_of(self._device).items():
-            group.create_task(
-                self._poll(period, names, start, sink), name=f"{self._device.name}: {period:g} s"
-            )
-        self._say(sink, self._lacking(monitored(self._device))[1])
+        polls = polls_of(self._device)
+        self._unfit.clear()
+        self._mute.clear()
+        for period, names in polls.items():
+            work = self._poll(period, names, start, len(polls), sink)
+            group.create_task(work, name=f"{self._device.name}: {period:g} s")
+        self._lacks = self._lacking(monitored(self._device))[1]
+        self._say(sink, self._lacks)
 
-    async def _poll(self, period: float, names: Sequence[str], start: float, sink: Sink) -> None:
+    async def _poll(self, period: float, names: Sequence[str], start: float, polls: int, sink: Sink) -> None:
         now = asyncio.get_running_loop().time
         schedule = Schedule(period, start)
         while True:
             await asyncio.sleep(schedule.due - now())
             if missed := schedule.begin(now()):
                 sink.missed(missed, period)
+            late: DriverError | None = None
+            answered = False
             for piece in pieces(names, self._session.limits.read):
                 try:
                     samples = await self._read(piece)
+                    answered = True
                 except DriverError as error:
                     if error.code == "disconnected":
                         raise
+                    if error.code == "timeout":
+                        late = error
+                    else:
+                        answered = True
                     samples = [Sample(time.time_ns(), {}, dict.fromkeys(piece, error.quality))]
                 for sample in samples:
                     sink.sample(sample)
+            if answered:
+                self._mute.discard(period)
+            else:
+                self._mute.add(period)
+            if late is not None and len(self._mute) == polls:
+                raise late  # not one poll is answered: the link is as good as lost
+            wrong = "; ".join(filter(None, (self._lacks, reasons(self._unfit))))
+            if wrong != self._said:
+                self._say(sink, wrong)
 
     async def _read(self, names: Sequence[str]) -> list[Sample]:
         """Present values, in as many samples as they have times.
@@ -195,6 +220,12 @@ class OpcuaDriver:
             for name in asked
         ]
         values = await self._session.read(wanted, ua.TimestampsToReturn.Both)
+        for name, data in zip(asked, values, strict=True):
+            code = data.StatusCode.value if data.StatusCode is not None else 0
+            if self._judge.quality(code) is Quality.BAD_CONFIG:
+                self._unfit[name] = code
+            else:
+                self._unfit.pop(name, None)
         codecs, now_ns = self._codecs, time.time_ns()
         known = zip(asked, values, strict=True)
         samples = self._readings.samples(((name, codecs[name], data) for name, data in known), now_ns)

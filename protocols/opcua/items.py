@@ -115,7 +115,7 @@ def filter_of(point: OpcuaPoint) -> ua.DataChangeFilter | ua.EventFilter | None:
 def refused(items: Iterable[Item], judge: Judge) -> tuple[Mapping[str, Quality], str]:
     """Points that the server does not monitor, why they have no value, and a sentence for people."""
     bad: dict[str, Quality] = {}
-    why: dict[int, list[str]] = {}
+    why: dict[str, int] = {}
     for item in items:
         if not _is_bad(item.status):
             continue
@@ -124,8 +124,16 @@ def refused(items: Iterable[Item], judge: Judge) -> tuple[Mapping[str, Quality],
         bad[name] = (
             Quality.BAD_CONFIG if code in _UNFIT else judge.quality(item.status) or Quality.DEVICE_ERROR
         )
-        why.setdefault(code, []).append(name)
-    return bad, "; ".join(f"{names_of(names)}: {words(code)}" for code, names in why.items())
+        why[name] = code
+    return bad, reasons(why)
+
+
+def reasons(codes: Mapping[str, int]) -> str:
+    """Points and what the server has against them, for people."""
+    points: dict[int, list[str]] = {}
+    for name, code in codes.items():
+        points.setdefault(code, []).append(name)
+    return "; ".join(f"{names_of(names)}: {words(code)}" for code, names in points.items())
 
 
 def names_of(names: Sequence[str]) -> str:
