@@ -117,11 +117,11 @@ def _converted(value: Any, kind: str) -> Any:
         case "Float" | "Double":
             return float(value)
         case "DateTime":
-            return datetime.datetime.fromisoformat(value)
+            return datetime.datetime.fromisoformat(str(value))
         case "Guid":
-            return uuid.UUID(value)
+            return uuid.UUID(str(value))
         case "ByteString":
-            return bytes.fromhex(value)
+            return bytes.fromhex(str(value))
         case "NodeId":
             return node_id(str(value), {})
         case "StatusCode":
