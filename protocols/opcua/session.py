@@ -37,9 +37,10 @@ _CLOCK: Final = ua.NodeId(ua.Int32(ObjectIds.Server_ServerStatus_CurrentTime))
 _NAMESPACES: Final = ua.NodeId(ua.Int32(ObjectIds.Server_NamespaceArray))
 _GRACE_S: Final = 0.5
 """How long a server may take to close the session when we go."""
-
 _LEAST_S: Final = 0.1
 """Seconds between two requests that keep something alive, however short a server says that it lives."""
+_RENEWED: Final = 0.75
+"""After which part of its life a channel's token is renewed."""
 
 
 class Session:
@@ -214,9 +215,9 @@ class Session:
                     return
 
     async def _renew(self, client: Client) -> None:
-        """Renews the channel's token after three quarters of its life (OPC 10000-4, OpenSecureChannel)."""
+        """Renews the channel's token in time (OPC 10000-4, OpenSecureChannel)."""
         while True:
-            await asyncio.sleep(max(_LEAST_S, client.secure_channel_timeout / 1000 * 0.75))
+            await asyncio.sleep(max(_LEAST_S, client.secure_channel_timeout / 1000 * _RENEWED))
             try:
                 with self.errors("renew the secure channel"):
                     await client.open_secure_channel(renew=True)

@@ -10,6 +10,7 @@ from asyncua.common.utils import ServiceError
 from asyncua.server.internal_session import InternalSession
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaStatusCodeError
+from opcua_meddler import Meddler
 from opcua_server import Plant, Proxy, device, plant, running
 from waiting import until
 
@@ -140,3 +141,15 @@ async def test_a_service_that_is_refused_says_its_code(server: Plant) -> None:
         assert caught.value.code == "device-error"
     finally:
         await session.close()
+
+
+async def test_a_channel_is_renewed_before_its_token_ends(
+    server: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocols.opcua.session._RENEWED", 0.5 / 3600)
+    async with Meddler(server.port) as meddler:
+        async with running(device(meddler.url, timeout="300ms")) as one:
+            await until(lambda: meddler.passed.count("OPN") >= 4)  # two of them were for new channels
+            await server.put("speed", 51.0)
+            await until(lambda: 51.0 in one.sink.of("speed"))
+            assert one.sink.losses == []
