@@ -42,6 +42,7 @@ async def peer(group: str, port: int) -> AsyncIterator[None]:
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"
     yield
+    assert process.returncode is None, "the other node ended by itself"
     process.kill()
     await process.communicate()
 
@@ -94,16 +95,17 @@ async def test_another_process_answers_frames_of_every_kind(bus: Bus, kept: Kept
 
 @pytest.mark.usefixtures("peer")
 async def test_a_burst_comes_in_order_while_we_send(bus: Bus, kept: Kept) -> None:
-    count = 300
+    count, ours = 80, 40  # as many as the kernel holds for a node that is not let run meanwhile
     burst: list[bytes] = []
-    for _ in range(3):  # UDP: on a busy machine the other node may miss a frame, and nobody is told
+    for _ in range(10):  # UDP: on a busy machine a node may miss a frame all the same, and nobody is told
         kept.all.clear()
-        await bus.send(Frame(0, 0x7FE, count.to_bytes(2, "big")), 2.0)
-        for number in range(100):
-            await bus.send(Frame(0, REMOTE | 0x60, bytes(number % 9)), 2.0)
+        await bus.send(Frame(0, 0x7FE, count.to_bytes(2, "big")), 30.0)
+        for number in range(ours):
+            await bus.send(Frame(0, REMOTE | 0x60, bytes(number % 9)), 30.0)
         with contextlib.suppress(TimeoutError):
-            await until(lambda: any(frame.can_id == 0x7FD for frame in kept.all))
-        assert [len(frame.data) for frame in kept.own[1:]] == [number % 9 for number in range(100)]
+            async with asyncio.timeout(5):
+                await until(lambda: any(frame.can_id == 0x7FD for frame in kept.all))
+        assert [len(frame.data) for frame in kept.own[1:]] == [number % 9 for number in range(ours)]
         burst = [frame.data for frame in kept.others if frame.can_id == 0x7FC]
         assert burst == sorted(set(burst))
         if len(burst) == count:
