@@ -26,7 +26,7 @@ async def test_the_javascript_example_prints_values(need: Callable[[str, str | N
         example = await asyncio.create_subprocess_exec(*words, stdout=PIPE, env=environment)
         try:
             assert float(await first(example, rb"^\S+Z pump-plc speed (\S+)$")) >= 0
-            assert await first(example, rb"^\S+Z valve-block enable (\S+)$") == "true"
+            assert await first(example, rb"^\S+Z pump-plc running (\S+)$") == "true"
         finally:
             example.kill()
             await example.communicate()
