@@ -14,18 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import msgspec
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
 from protocols.interlock import Interlock, Requirement
 from protocols.interlock import Scalar as Scalar
 from protocols.interlock import Value as Value
+from protocols.tls import Credentials
 from protocols.units import Duration, Size
 
 NAME_PATTERN = r"^[a-z0-9_][a-z0-9_-]{0,62}$"
@@ -274,9 +268,21 @@ class DeviceConfig(BaseModel):
         self._folder = folder
         return self
 
+    def credentials(self) -> Credentials | None:
+        """The files with certificates, keys and passwords that its link is made of: new ones make it anew."""
+        return None
+
     def attachments(self) -> Mapping[str, bytes]:
         """Files beside the profile that say what the device means, by name: they count for its digest."""
         return {}
+
+    def looked_at(self) -> Self | str:
+        """This device so that its driver's `connect` only looks at it, or why there is no such way.
+
+        `hilgate doctor` connects to it so: nothing in the device changes, and nobody else's messages or link
+        are taken.
+        """
+        return "connecting to it may change something in it"
 
     @model_validator(mode="after")
     def _name_points(self) -> Self:

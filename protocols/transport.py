@@ -7,9 +7,11 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protocols.base import DriverError
+from protocols.tls import TlsFiles, UnusableFile, aside, client_context, server_context
 from protocols.units import format_duration
 
 if TYPE_CHECKING:
@@ -19,28 +21,12 @@ _READ = 4096
 _TLS_SHUTDOWN = 1.0
 
 
-class TlsOptions(Protocol):
-    """What a profile says of TLS: files in PEM, and whom to trust."""
-
-    @property
-    def ca(self) -> str | None:
-        """File with the authorities to trust; None: a client trusts the system's, a server asks nobody."""
-
-    @property
-    def cert(self) -> str | None:
-        """File with our certificate chain."""
-
-    @property
-    def key(self) -> str | None:
-        """File with our key; None: it stands in `cert`."""
+class TlsOptions(TlsFiles, Protocol):
+    """What a profile says of TLS."""
 
     @property
     def server_name(self) -> str | None:
         """Name in the server's certificate; None: its host."""
-
-    @property
-    def verify(self) -> bool:
-        """False: talk to whoever answers or calls."""
 
 
 class SerialOptions(Protocol):
@@ -64,9 +50,16 @@ class SerialOptions(Protocol):
 
 
 async def connect(
-    host: str, port: int, timeout: float, protocol: asyncio.Protocol, tls: TlsOptions | None = None
+    host: str,
+    port: int,
+    timeout: float,
+    protocol: asyncio.Protocol,
+    tls: TlsOptions | None = None,
+    folder: Path = Path(),
 ) -> None:
     """Opens a connection and hands it to `protocol.connection_made`; `timeout` is in seconds.
+
+    The names of TLS files are relative to `folder`.
 
     Raises:
         DriverError: `timeout` or `disconnected`, with the reason in words.
@@ -75,7 +68,7 @@ async def connect(
     options: dict[str, Any] = {}
     if tls is not None:
         options = {
-            "ssl": client_context(tls),
+            "ssl": await _context_of(client_context, tls, folder),
             "server_hostname": tls.server_name or host,
             "ssl_shutdown_timeout": _TLS_SHUTDOWN,
         }
@@ -89,16 +82,25 @@ async def connect(
 
 
 async def listen(
-    host: str, port: int, factory: Callable[[], asyncio.Protocol], tls: TlsOptions | None = None
+    host: str,
+    port: int,
+    factory: Callable[[], asyncio.Protocol],
+    tls: TlsOptions | None = None,
+    folder: Path = Path(),
 ) -> asyncio.Server:
     """Listens for callers, each of whom gets a protocol of its own.
+
+    The names of TLS files are relative to `folder`.
 
     Raises:
         DriverError: `disconnected`: the address cannot be listened on; the text says why.
     """
     options: dict[str, Any] = {}
     if tls is not None:
-        options = {"ssl": server_context(tls), "ssl_shutdown_timeout": _TLS_SHUTDOWN}
+        options = {
+            "ssl": await _context_of(server_context, tls, folder),
+            "ssl_shutdown_timeout": _TLS_SHUTDOWN,
+        }
     loop = asyncio.get_running_loop()
     with _in_words(f"{host}:{port}"):
         server = await loop.create_server(factory, host, port, start_serving=False, **options)
@@ -135,51 +137,13 @@ def _in_words(where: str) -> Iterator[None]:
         raise DriverError("disconnected", f"{where} cannot be opened: {reason}") from error
 
 
-def client_context(tls: TlsOptions) -> ssl.SSLContext:
-    """TLS 1.2 or later, with mutual authentication where `cert` is given.
-
-    Raises:
-        DriverError: a file cannot be read, or holds no certificate or key; the text names it.
-    """
-    with _file_of("ca", tls.ca):
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=tls.ca)
-    _load_own(context, tls)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def server_context(tls: TlsOptions) -> ssl.SSLContext:
-    """TLS 1.2 or later; where `ca` is given, callers need a certificate of it.
-
-    Raises:
-        DriverError: a file cannot be read, or holds no certificate or key; the text names it.
-    """
-    with _file_of("ca", tls.ca):
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
-    _load_own(context, tls)
-    if tls.ca is not None and tls.verify:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def _load_own(context: ssl.SSLContext, tls: TlsOptions) -> None:
-    if tls.cert is not None:
-        with _file_of("cert and key", tls.cert, tls.key):
-            # Without a password OpenSSL would ask for one on the terminal, and wait.
-            context.load_cert_chain(tls.cert, tls.key, password="")
-
-
-@contextlib.contextmanager
-def _file_of(field: str, *files: str | None) -> Iterator[None]:
-    """Says of what goes wrong inside which files it was about: `ssl` does not."""
+async def _context_of(
+    make: Callable[[TlsFiles, Path], ssl.SSLContext], tls: TlsFiles, folder: Path
+) -> ssl.SSLContext:
     try:
-        yield
-    except OSError as error:
-        names = " and ".join(filter(None, files)) or "the system's authorities"
-        reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else error.strerror or error
-        raise DriverError("disconnected", f"{field}: {names} cannot be used: {reason}") from error
+        return await aside(lambda: make(tls, folder))
+    except UnusableFile as error:
+        raise DriverError("disconnected", str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The AMQP client of agent and command line: one connection that comes back by itself."""
 
 import asyncio
+import contextlib
 import enum
 import itertools
 import random
@@ -24,9 +25,10 @@ from protocols.amqp.engine import Connection, Open
 from protocols.amqp.flavours import Address, Flavour, Route, choose
 from protocols.amqp.links import Delivery, Link
 from protocols.amqp.management import Management
-from protocols.amqp.options import Options, TlsOptions
+from protocols.amqp.options import Options
 from protocols.amqp.performatives import Condition, Outcome, OutcomeKind
 from protocols.amqp.reasons import explain_condition, explain_error
+from protocols.tls import aside
 
 __all__ = [
     "Address",
@@ -41,7 +43,6 @@ __all__ = [
     "OutcomeKind",
     "Receiver",
     "Sender",
-    "TlsOptions",
     "TooLarge",
 ]
 
@@ -81,14 +82,22 @@ class Client:
         self._opened: asyncio.Future[None] | None = None
         self._lost: asyncio.Future[Condition | None] | None = None
         self._connected_at: float | None = None
+        self.connects = 0
+        """How often the broker was connected to."""
         self._refusals: set[str] = set()
         self._warned = False
+        self._renew = asyncio.Event()
         self._log = structlog.get_logger("amqp").bind(broker=options.url)
 
     @property
     def connected(self) -> bool:
         """Whether the broker can be spoken to now."""
         return self._connection is not None and self._flavour is not None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker is connected and takes nothing for now."""
+        return self.connected and self._state is not None and self._state[0] is LinkState.BLOCKED
 
     @property
     def flavour(self) -> str:
@@ -109,11 +118,23 @@ class Client:
             self._connected_at = None
             reason = await self._live()
             self._say(LinkState.CONNECTING, reason)
-            self._complain(reason)
+            if not self._renew.is_set():
+                self._complain(reason)
             if self._connected_at is not None and loop.time() - self._connected_at > _STABLE_S:
                 pause = self._options.backoff_min
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, self._options.backoff_max)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):
+                    await self._renew.wait()
+                    pause = 0.0
+            pause = min(max(pause * 2, self._options.backoff_min), self._options.backoff_max)
+
+    def renew(self, options: Options) -> None:
+        """Closes the connection in order and makes it anew at once, as `options` now say.
+
+        What was sent and is not settled by then comes again, as after any loss.
+        """
+        self._options = options
+        self._renew.set()
 
     def sender(self, address: Address) -> Sender:
         """A sender to an address, of a topic, queue or `direct` kind."""
@@ -164,9 +185,7 @@ class Client:
             raise ConnectionLost(str(error)) from error
         except LinkRefused as error:
             if sender is self._relay:
-                self._relay = (
-                    None  # it does not bear addresses that do not exist: a link for each, from now on
-                )
+                self._relay = None  # it bears no addresses that do not exist: a link for each, from now on
                 sender.close()
                 raise ConnectionLost(str(error)) from error
             if self._reply_senders.get(reply_to) is sender:
@@ -182,6 +201,7 @@ class Client:
         """Connects and stays until the connection is lost; says why it was."""
         loop = asyncio.get_running_loop()
         self._opened, self._lost = loop.create_future(), loop.create_future()
+        self._renew.clear()  # what it asked for happens now
         try:
             connection = await self._connect()
         except _ConnectFailed as error:
@@ -206,18 +226,10 @@ class Client:
         options = self._options
         connection = Connection(self, client=options.client_sasl())
         connection.open(
-            Open(
-                options.container_id,
-                hostname=options.host,
-                idle_timeout=options.idle_timeout,
-                desired=(_RELAY,),
-            )
+            Open(options.container_id, options.host, idle_timeout=options.idle_timeout, desired=(_RELAY,))
         )
         try:
-            context = options.tls_context()
-        except OSError as error:
-            raise _ConnectFailed(f"the TLS files cannot be used: {error.strerror or error}") from error
-        try:
+            context = await aside(options.tls_context)
             async with asyncio.timeout(options.connect_timeout):
                 await asyncio.get_running_loop().create_connection(
                     lambda: connection,
@@ -236,6 +248,7 @@ class Client:
         options = self._options
         self._declaring = asyncio.Queue()
         self._connection = connection
+        self.connects += 1
         self._connected_at = asyncio.get_running_loop().time()
         self._flavour = choose(
             options.flavour, connection.peer_properties, options.queue_prefix, options.topic_prefix
@@ -254,17 +267,17 @@ class Client:
         return reason
 
     async def _watch(self, lost: asyncio.Future[Condition | None]) -> str:
-        """Waits for the end of the connection, and judges the senders' health meanwhile."""
+        """Waits for the end of the connection, and judges the links' health meanwhile."""
         loop, options = asyncio.get_running_loop(), self._options
         while not (await asyncio.wait((lost,), timeout=_HEALTH_PERIOD_S))[0]:
-            senders = [endpoint for endpoint in self._endpoints if isinstance(endpoint, Sender)]
-            health = {
-                sender: sender.health(loop.time(), options.blocked_after, options.outcome_timeout)
-                for sender in senders
-            }
+            patience = (options.blocked_after, options.outcome_timeout)
+            health = {one: one.health(loop.time(), *patience) for one in self._endpoints}
+            if self._renew.is_set():
+                return f"the connection to {options.url} is made anew with other certificates or credentials"
             if Health.HUNG in health.values():
-                return f"broker {options.url} settled nothing for {options.outcome_timeout:g} s: it hangs"
-            blocked = [sender.address for sender, state in health.items() if state is Health.BLOCKED]
+                what = f"settled nothing, or answered no attach, for {options.outcome_timeout:g} s"
+                return f"broker {options.url} {what}: it hangs"
+            blocked = [one.address for one, state in health.items() if state is Health.BLOCKED]
             if blocked:
                 name = blocked[0].name if blocked[0] is not None else "replies"
                 self._say(LinkState.BLOCKED, f"broker {options.url} takes nothing for {name} for now")
@@ -281,6 +294,9 @@ class Client:
             if management is None or management.over:
                 management = Management(connection, self._options.connect_timeout)
             problem = await management.declare(route.declarations)
+            if problem and management.silent:  # what began was lost (endpoints._answered): anew, then
+                management = Management(connection, self._options.connect_timeout)
+                problem = await management.declare(route.declarations)
             if connection is not self._connection:
                 return
             if problem:

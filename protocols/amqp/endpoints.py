@@ -118,9 +118,9 @@ class Sender:
 
     def health(self, now: float, blocked_after: float, outcome_timeout: float) -> Health:
         """Judges the link at a time of the loop's clock."""
-        if self._link is None or not self._link.attached:
-            return Health.FINE
         quiet = now - self._quiet_since
+        if self._link is None or not self._link.attached:
+            return _answered(self._link, quiet, outcome_timeout)
         if self._link.credit <= 0:
             return Health.BLOCKED if quiet > blocked_after else Health.FINE
         return Health.HUNG if self._link.unsettled and quiet > outcome_timeout else Health.FINE
@@ -137,6 +137,7 @@ class Sender:
         self._unrouted = flavour.released_is_unrouted and (
             self.address is None or self.address.kind != "queue"
         )
+        self._quiet_since = self._loop.time()
         self._link = connection.attach_sender(self, route.terminus)
 
     def refuse(self, reason: str) -> None:
@@ -194,13 +195,14 @@ class Receiver:
         self.node = ""
         """The broker's own address of what is received from, once attached: a dynamic node's name."""
         self._client = client
-        self._address = address
+        self.address = address
         self._own_queue = queue
         self._on_message = on_message
         self._credit = credit
         self._link: ReceiverLink | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = _RETRY_MIN_S
+        self._asked_at = 0.0
         self._attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._log = structlog.get_logger("amqp")
 
@@ -222,20 +224,25 @@ class Receiver:
 
     def route(self, flavour: Flavour) -> Route:
         """Where the link goes."""
-        if self._address.kind == "dynamic" and not flavour.dynamic_nodes:
+        if self.address.kind == "dynamic" and not flavour.dynamic_nodes:
             return flavour.replies(self._own_queue)
-        return flavour.receiver(self._address, self._own_queue)
+        return flavour.receiver(self.address, self._own_queue)
 
     def attach(self, connection: Connection, flavour: Flavour, route: Route) -> None:
         """Attaches, unless it is attached."""
         if self._link is None:
+            self._asked_at = asyncio.get_running_loop().time()
             self._link = connection.attach_receiver(self, route.terminus)
             self._link.window = self._credit
             self._link.keep = self._client.max_message_size
 
+    def health(self, now: float, blocked_after: float, outcome_timeout: float) -> Health:
+        """Judges the link at a time of the loop's clock."""
+        return _answered(self._link, now - self._asked_at, outcome_timeout)
+
     def refuse(self, reason: str) -> None:
         """Takes the word that the link was refused or ended: attaches again after a while."""
-        self._client.say_refused(self._address, reason)
+        self._client.say_refused(self.address, reason)
         if not self._attached.done():
             self._attached.set_exception(LinkRefused(reason))
             self._attached.exception()  # whoever does not ask is served by the retries
@@ -266,7 +273,7 @@ class Receiver:
         try:
             self._on_message(delivery)
         except Exception as error:  # noqa: BLE001  # said to the broker and in the log
-            self._log.exception("a message could not be taken", address=self._address.name)
+            self._log.exception("a message could not be taken", address=self.address.name)
             delivery.reject("amqp:internal-error", f"{type(error).__name__}: {error}")
 
     def on_detached(self, link: Link, condition: Condition | None) -> None:
@@ -275,3 +282,12 @@ class Receiver:
             self._link = None
             if not link.connection.over:
                 self.refuse(f"the broker ended the link: {condition or 'without a reason'}")
+
+
+def _answered(link: Link | None, quiet: float, patience: float) -> Health:
+    """Whether a broker has gone that long without an answer to an attach.
+
+    RabbitMQ 4.0 loses what begins on a channel whose session it has just ended itself.
+    """
+    unanswered = link is not None and not link.attached and quiet > patience
+    return Health.HUNG if unanswered else Health.FINE

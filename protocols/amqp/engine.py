@@ -62,10 +62,9 @@ class Connection(Machine, asyncio.Protocol):
 
     async def wait_closed(self, timeout: float) -> None:
         """Waits until the socket has gone, and makes it go when `timeout` seconds have passed."""
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.shield(self.closed)
-        except TimeoutError:
+        # Not `asyncio.timeout`: in a task that is being cancelled Python 3.11.2's raises no TimeoutError.
+        await asyncio.wait([self.closed], timeout=timeout)
+        if not self.closed.done():
             self.abort()
             await asyncio.shield(self.closed)
 
@@ -150,7 +149,7 @@ class Connection(Machine, asyncio.Protocol):
             self._bind()
         elif sasl.state is SaslState.FAILED:
             self._condition = Condition("amqp:unauthorized-access", "authentication failed")
-            self._socket.close()
+            self._close_socket()
         return rest
 
     def _bind(self) -> None:
@@ -193,7 +192,7 @@ class Connection(Machine, asyncio.Protocol):
         if not self._paused and pn.pn_transport_pending(self._engine) < 0:
             self._note_error()  # a failed authentication makes no event
             if self._failed or self._peer_closed():
-                self._socket.close()  # not before the peer's close: what it settled on the way would be lost
+                self._close_socket()  # not before the peer's close: what it settled on the way would be lost
         return busy
 
     def _tick(self) -> None:
@@ -213,5 +212,9 @@ class Connection(Machine, asyncio.Protocol):
         set_condition(pn.pn_connection_condition(self._connection), condition)
         pn.pn_connection_close(self._connection)
         self._flush()
-        if self._socket is not None:
+        self._close_socket()
+
+    def _close_socket(self) -> None:
+        # Once: after a second time the TLS of Python 3.11.2 cannot be aborted any more.
+        if self._socket is not None and not self._socket.is_closing():
             self._socket.close()

@@ -28,6 +28,8 @@ class Management:
         self._ready = asyncio.Event()
         self._answer: asyncio.Future[Message] | None = None
         self._refusal = ""
+        self.silent = False
+        """It did not answer in time."""
         self._sender, self._receiver = connection.attach_pair(self, _NODE)
 
     async def declare(self, declarations: Iterable[Declaration]) -> str:
@@ -40,6 +42,7 @@ class Management:
                         words = answer.body.decode(errors="replace") or f"status {answer.subject}"
                         return f"the broker does not declare {declaration.path}: {words}"
         except TimeoutError:
+            self.silent = True
             return f"the broker's {_NODE} did not answer within {self._timeout:g} s"
         except ConnectionError as error:
             return str(error)

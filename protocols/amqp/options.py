@@ -2,42 +2,16 @@
 
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from protocols.amqp.engine import ClientSasl
 from protocols.amqp.flavours import FlavourName
+from protocols.tls import Files, client_context
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
 
 Mechanism = Literal["ANONYMOUS", "PLAIN", "EXTERNAL"]
-
-
-@dataclass(frozen=True)
-class TlsOptions:
-    """Files in PEM. Without `ca` the system's authorities count; `cert` and `key`: where the server asks."""
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-    verify: bool = True
-    """False accepts any certificate of any host: for a lab without authorities only."""
-
-    def context(self) -> ssl.SSLContext:
-        """The TLS context; host names are checked.
-
-        Raises:
-            OSError: a file cannot be read, or is no certificate or key (`ssl.SSLError`).
-        """
-        context = ssl.create_default_context(cafile=self.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.cert is not None:
-            context.load_cert_chain(self.cert, self.key)
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
 
 
 @dataclass(frozen=True)
@@ -63,7 +37,7 @@ class Options:
     """Allowed mechanisms. Default: PLAIN with a user name, EXTERNAL with a certificate, else ANONYMOUS."""
     allow_plain: bool = False
     """Send the password also without TLS."""
-    tls: TlsOptions | None = None
+    tls: Files | None = None
     max_message_size: int = 16 * 1024 * 1024
     """Of a larger message that arrives no more than this is kept: it is no message to its receiver."""
     idle_timeout: float = 30.0
@@ -89,6 +63,8 @@ class Options:
             raise ValueError(f"the port in {self.url!r} is none: {error}") from None
         if "PLAIN" in self.mechanisms and parts.scheme == "amqp" and not self.allow_plain:
             raise ValueError(f"a password is not sent to {self.url} without TLS: use amqps://, or allow it")
+        if "EXTERNAL" in self.mechanisms and not (self.secure and self.tls is not None and self.tls.cert):
+            raise ValueError("SASL EXTERNAL needs amqps:// and a certificate of our own")
         if "PLAIN" in self.mechanisms and (self.username is None or self.password is None):
             raise ValueError("SASL PLAIN needs a user name and a password")
 
@@ -118,15 +94,16 @@ class Options:
             return self.sasl
         if self.username is not None:
             return ("PLAIN",)
-        return ("EXTERNAL",) if self.tls is not None and self.tls.cert is not None else ("ANONYMOUS",)
+        certified = self.secure and self.tls is not None and self.tls.cert is not None
+        return ("EXTERNAL",) if certified else ("ANONYMOUS",)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """The TLS context for this URL, None without TLS.
 
         Raises:
-            OSError: as `TlsOptions.context`.
+            UnusableFile: one of the files of `tls`.
         """
-        return (self.tls or TlsOptions()).context() if self.secure else None
+        return client_context(self.tls or Files()) if self.secure else None
 
     def client_sasl(self) -> ClientSasl:
         """What the engine needs to authenticate."""

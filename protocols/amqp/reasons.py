@@ -4,15 +4,20 @@ import ssl
 
 from protocols.amqp.options import Options
 from protocols.amqp.performatives import Condition
+from protocols.tls import UnusableFile
 
 
 def explain_error(options: Options, error: Exception) -> str:
-    """Of an error while the socket or TLS was set up."""
+    """Of an error while TLS files were read, or the socket or TLS was set up."""
     url = options.url
+    if isinstance(error, UnusableFile):
+        return str(error)
     if isinstance(error, TimeoutError):
         return f"broker {url} did not answer within {options.connect_timeout:g} s"
     if isinstance(error, ConnectionRefusedError):
         return f"broker {url} refused the connection: is it running?"
+    if isinstance(error, ConnectionError):
+        return f"broker {url} closed the connection as it was made"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of broker {url} is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

@@ -242,6 +242,12 @@ class CanDevice(DeviceConfig):
             yield from message_mistakes(self, self._database)
         yield from mistakes(self)
 
+    def looked_at(self) -> Self | str:
+        """An interface of the kernel's is only listened to; another's adapter would join the bus."""
+        if self.connection.interface == "socketcan":
+            return self
+        return "opening its adapter would have it take part in the bus"
+
     def attachments(self) -> Mapping[str, bytes]:
         """The database files, by the name that the profile has for them."""
         return self._attached

@@ -314,6 +314,10 @@ class CanDriver:
         """
         return await self._calls.carry_out(method, args)
 
+    def bus_load(self) -> float | None:
+        """The share of the bus's time that frames took since it was last asked for; None: not known."""
+        return self._figures.ratio()
+
     def described(self) -> Mapping[str, Any]:
         """The figures of the bus, for `call status`."""
         return self._figures.described() | {"recording": self._recording.active}

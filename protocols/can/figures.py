@@ -28,17 +28,19 @@ class Figures:
         self.wants_load = "load" in self.points.values()
         """Whether every frame has to be seen, so that the load can be known."""
         self._load: Load | None = None
-        self._since = 0.0
+        self._since = self._opened = 0.0
         self._last: float | None = None
+        self._shown: tuple[float, float] | None = None
+        """When `ratio` was last asked for, and for how long the bus had been in use then."""
 
     def restart(self) -> None:
         """Begins anew with a bus that was just opened."""
         status = self._bus.status()
         bitrate = status.bitrate or self._connection.bitrate
-        self._load = self._last = None
+        self._load = self._last = self._shown = None
         if self.wants_load and bitrate is not None:
             self._load = Load(bitrate, status.data_bitrate or self._connection.data_bitrate)
-            self._since = asyncio.get_running_loop().time()
+            self._since = self._opened = asyncio.get_running_loop().time()
 
     def count(self, batch: Sequence[Frame]) -> None:
         """Counts frames for the load."""
@@ -59,6 +61,19 @@ class Figures:
             else:
                 bad[name] = Quality.TIMEOUT
         return Sample(time.time_ns(), values, bad)
+
+    def ratio(self) -> float | None:
+        """The share of the time since it was last asked for, or since the bus was opened, that frames took.
+
+        None where it is not known: no point of the profile is the load, so that not every frame is seen, or
+        nobody says the bit rate.
+        """
+        if self._load is None:
+            return None
+        now, busy = asyncio.get_running_loop().time(), self._load.busy_s
+        since, before = self._shown or (self._opened, 0.0)
+        self._shown = (now, busy)
+        return min(1.0, (busy - before) / (now - since)) if now > since else 0.0
 
     def described(self) -> dict[str, Any]:
         """All figures, and the bit rates, for `call status`; null for what is not known."""

@@ -30,7 +30,9 @@ class Load:
     def __init__(self, bitrate: int, data_bitrate: int | None = None) -> None:
         self._bitrate = bitrate
         self._data_bitrate = data_bitrate or bitrate
-        self._busy_s = 0.0
+        self.busy_s = 0.0
+        """Seconds that the bus was in use, since it was opened."""
+        self._taken_s = 0.0
 
     def add(self, frame: Frame) -> None:
         """Counts one frame; error frames take no time that could be known."""
@@ -39,9 +41,9 @@ class Load:
             return
         length = 0 if can_id & REMOTE else len(frame.data)
         slow, fast = _bits(bool(can_id & EXTENDED), length, bool(flags & FDF))
-        self._busy_s += slow / self._bitrate + fast / (self._data_bitrate if flags & BRS else self._bitrate)
+        self.busy_s += slow / self._bitrate + fast / (self._data_bitrate if flags & BRS else self._bitrate)
 
     def take(self, seconds: float) -> float:
         """Load in percent over the seconds since the last call."""
-        busy, self._busy_s = self._busy_s, 0.0
+        busy, self._taken_s = self.busy_s - self._taken_s, self.busy_s
         return min(100.0, 100 * busy / seconds) if seconds > 0 else 0.0

@@ -62,6 +62,9 @@ class Master(Protocol):
     async def classes(self, classes: Sequence[int]) -> Reply:
         """Polls the events of these classes."""
 
+    def disabling(self, classes: Sequence[int]) -> None:
+        """Does not enable these classes' unsolicited responses of itself any more."""
+
 
 class _At(msgspec.Struct, frozen=True):
     """Who is called."""
@@ -315,6 +318,8 @@ class _Unsolicited(_Args):
     async def carry_out(self, at: _At) -> Any:
         function = _ENABLE if self.enable else _DISABLE
         body = class_headers(sorted(set(self.classes)))
+        if not self.enable:
+            at.master.disabling(self.classes)
         what = f"{'enabling' if self.enable else 'disabling'} unsolicited responses of"
         reply = await at.ask(what, function, body, "poll its events: set unsolicited: []")
         return {"iin": _iin(reply.iin)}

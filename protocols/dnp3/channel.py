@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import time
+from pathlib import Path
 from typing import cast
 
 from protocols.base import DriverError, Shared
@@ -47,8 +48,9 @@ class _Link(asyncio.Protocol):
 class Channel:
     """One connection or serial port. Made by `join`; closed when its last station leaves."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, folder: Path) -> None:
         self.connection = connection
+        self._folder = folder
         self.name = name_of(connection)
         self.stations: dict[int, Station] = {}
         self._loop = asyncio.get_running_loop()
@@ -90,12 +92,9 @@ class Channel:
             transport, lost = self._link.transport, self._lost
             transport.close()
             try:
-                async with asyncio.timeout(_CLOSING):
-                    await asyncio.wait([lost])
-            except TimeoutError:
-                pass  # the peer does not finish the shutdown: the socket is closed all the same
+                await asyncio.wait([lost], timeout=_CLOSING)
             finally:
-                transport.abort()
+                transport.abort()  # where the peer does not finish the shutdown
 
     async def open(self, connect_timeout: float, *, for_ever: bool = False) -> None:
         """Opens the channel, if it is not open already; a listening end waits to be called.
@@ -114,10 +113,10 @@ class Channel:
             host, port = self.connection.host, self.connection.port
             tls = self.connection if isinstance(self.connection, Tls) else None
             if self.connection.role == "connect":
-                await connect(host, port, connect_timeout, _Link(self), tls)
+                await connect(host, port, connect_timeout, _Link(self), tls, self._folder)
                 return
             if self._server is None:
-                self._server = await listen(host, port, lambda: _Link(self), tls)
+                self._server = await listen(host, port, lambda: _Link(self), tls, self._folder)
         try:
             async with asyncio.timeout(None if for_ever else connect_timeout):
                 await self._called.wait()
@@ -245,7 +244,7 @@ def join(device: Dnp3Device, shared: Shared) -> Station:
     key = channel_key(device.connection)
     channel = shared.get(key)
     if channel is None:
-        channel = shared[key] = Channel(device.connection)
+        channel = shared[key] = Channel(device.connection, device.folder)
     assert isinstance(channel, Channel)
     if channel.connection != device.connection:
         text = f"{channel.name} is in use by another device with other settings"

@@ -10,6 +10,7 @@ from protocols.base import DeviceConfig, Name
 from protocols.dnp3.objects import FlagName
 from protocols.dnp3.point import Dnp3Point
 from protocols.mistakes import Wrong, raise_all
+from protocols.tls import TlsCredentials
 from protocols.units import Duration
 
 HIGHEST_ADDRESS = 65519
@@ -151,6 +152,16 @@ class Dnp3Device(DeviceConfig):
     )
     max_fragment: int = Field(2048, ge=249, le=65536, description="Largest response fragment in octets.")
     simulation: Simulation = Simulation()
+
+    def looked_at(self) -> Self | str:
+        """No way: a master's first request is that nothing is reported unasked."""
+        return "a master's first request would switch its unsolicited responses off"
+
+    def credentials(self) -> TlsCredentials | None:
+        """The files of its TLS."""
+        if not isinstance(self.connection, Tls):
+            return None
+        return TlsCredentials(self.connection, self.folder, listens=self.connection.role == "listen")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -48,6 +48,8 @@ class Fragment(msgspec.Struct, frozen=True):
     unsolicited: bool = False
     repeated: bool = False
     """Its events were handed on before: the outstation had not seen the confirmation."""
+    crossed: bool = False
+    """It answers a request sent before earlier events were confirmed: it does not show that this arrived."""
 
 
 class Reply(msgspec.Struct, frozen=True):

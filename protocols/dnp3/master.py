@@ -72,8 +72,9 @@ class Master:
         self._doubt = doubt
         self._integrity = integrity_poll(device, 0.0)
         self._todo: set[Task] = {Task.INTEGRITY}
-        if device.unsolicited:
-            self._todo.add(Task.ENABLE_UNSOLICITED)
+        self._enabling: set[int] = set()
+        """Classes whose events are still to be had unasked."""
+        self._enable()
         self._later: set[Task] = set()
         """What was not answered: it is tried again after the next poll that is."""
         self._wake = asyncio.Event()
@@ -103,8 +104,7 @@ class Master:
             self._judge("restart", "")
         elif not self._restart_stays and Task.CLEAR_RESTART not in self._todo:
             self._add(Task.CLEAR_RESTART, Task.INTEGRITY)
-            if self._device.unsolicited:  # a restart forgets what was enabled
-                self._add(Task.ENABLE_UNSOLICITED)
+            self._enable()  # a restart forgets what was enabled
         if not iin & Iin.NEED_TIME:  # what set its clock meanwhile need not have been us
             self._judge("time", "")
         elif self._device.time_sync != "never" and _now() >= self._time_again:
@@ -121,6 +121,15 @@ class Master:
                 self._add(Task.INTEGRITY)
             self._judge(_UNREAD, f"part of a response could not be taken: {trouble}")
         self._say()
+
+    def disabling(self, classes: Sequence[int]) -> None:
+        """A call switches these classes' unsolicited responses off, which the start is not to undo."""
+        self._enabling.difference_update(classes)
+
+    def _enable(self) -> None:
+        if self._device.unsolicited:
+            self._enabling.update(self._device.unsolicited)
+            self._todo.add(Task.ENABLE_UNSOLICITED)
 
     def _add(self, *tasks: Task) -> None:
         self._todo.update(tasks)
@@ -225,7 +234,9 @@ class Master:
                     self._later.discard(task)
                     self._judge("restart", "the outstation does not let its restart indication be cleared")
             case Task.ENABLE_UNSOLICITED:
-                await self._tried(task, _ENABLE, class_headers(self._device.unsolicited))
+                classes, self._enabling = self._enabling, set()
+                if classes and await self._tried(task, _ENABLE, class_headers(sorted(classes))) is None:
+                    self._enabling |= classes
         self._say()
 
     async def _tried(self, task: Task, function: int, body: bytes) -> Reply | None:

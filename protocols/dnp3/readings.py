@@ -184,7 +184,7 @@ class Readings:
         if not fragment.repeated:
             if happened:
                 samples = self._events(happened, fragment.time_ns)
-            else:
+            elif not fragment.crossed:
                 self._once.without_events(static)
         if present:
             samples.append(present.sample(fragment.time_ns))

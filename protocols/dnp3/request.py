@@ -17,6 +17,7 @@ class Request:
         self.retries = retries
         self.report = report
         self.begun = False
+        self.crossed = False  # see Fragment
         self.storing = False  # a fragment of the response, before it is confirmed
         self.size = 0
         self.iin = Iin(0)

@@ -127,6 +127,7 @@ class Station:
             return Reply(Iin(0), (), sent_ns, sent_ns=sent_ns)
         request = Request(octets, sequence, self._retries if code is FunctionCode.READ else 0, report)
         request.sent_ns = sent_ns
+        request.crossed = bool(self._confirming)
         self._request = request
         self._extend()
         self._timer = self._loop.call_at(self._deadline, self._overdue)
@@ -314,6 +315,8 @@ class Station:
             return self._drop("unsolicited response in pieces")
         repeated = octets == self._unsolicited
         self._unsolicited = octets
+        if self._request is not None:
+            self._request.crossed = True
         fragment = self._hand_on(response, time_ns, unsolicited=True, repeated=repeated)
         return self._confirm(response, fragment)
 
@@ -324,7 +327,7 @@ class Station:
             return self._drop("late response")
         if control.fir == request.begun or control.sequence != request.expected:
             return self._drop("response out of sequence")
-        fragment = self._hand_on(response, time_ns, report=request.report)
+        fragment = self._hand_on(response, time_ns, report=request.report, crossed=request.crossed)
         request.add(fragment, len(response.body))
         request.expected = (control.sequence + 1) % SEQUENCE_MODULUS
         # The next request has a number that no fragment of this response has, should one come late.
@@ -344,17 +347,9 @@ class Station:
         else:
             self._extend()
 
-    def _hand_on(
-        self,
-        response: Response,
-        time_ns: int,
-        *,
-        report: bool = True,
-        unsolicited: bool = False,
-        repeated: bool = False,
-    ) -> Fragment:
+    def _hand_on(self, response: Response, time_ns: int, **how: bool) -> Fragment:
         self.last_iin = Iin(response.iin.first | response.iin.second << 8)
-        fragment = Fragment(time_ns, self.last_iin, decode(response.body), report, unsolicited, repeated)
+        fragment = Fragment(time_ns, self.last_iin, decode(response.body), **how)
         self.deliver(fragment)
         return fragment
 

@@ -16,6 +16,7 @@ from pydantic import (
 from protocols.base import DeviceConfig, Kind, Name, Point, Value
 from protocols.mistakes import Wrong, raise_all
 from protocols.modbus.codec import PointCodec
+from protocols.tls import TlsCredentials
 from protocols.units import Duration
 
 Table = Literal["coil", "discrete", "input", "holding"]
@@ -271,6 +272,14 @@ class ModbusDevice(DeviceConfig):
     mask_write: Literal["auto", "yes", "no"] = Field(
         "auto", description="Function 22 for bits of a register; auto: until the device says it has none."
     )
+
+    def looked_at(self) -> Self | str:
+        """As it is: connecting opens the line and reads once."""
+        return self
+
+    def credentials(self) -> TlsCredentials | None:
+        """The files of its TLS."""
+        return TlsCredentials(self.connection, self.folder) if isinstance(self.connection, Tls) else None
 
     @model_validator(mode="after")
     def _points_fit(self) -> Self:

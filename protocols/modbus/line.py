@@ -9,6 +9,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from protocols.base import DriverError, Shared
@@ -59,8 +60,9 @@ class _Link(asyncio.Protocol):
 class Line:
     """One connection or serial port. Made by `join`; closed when its last station leaves."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, folder: Path) -> None:
         self.connection = connection
+        self._folder = folder
         self.name = name_of(connection)
         self.stations: list[Station] = []
         self._loop = asyncio.get_running_loop()
@@ -101,12 +103,9 @@ class Line:
             transport, lost = self._link.transport, self._lost
             transport.close()
             try:
-                async with asyncio.timeout(_CLOSING):
-                    await asyncio.wait([lost])
-            except TimeoutError:
-                pass  # the peer does not finish the shutdown: the socket is closed all the same
+                await asyncio.wait([lost], timeout=_CLOSING)
             finally:
-                transport.abort()
+                transport.abort()  # where the peer does not finish the shutdown
 
     async def open(self, connect_timeout: float, pause: float) -> None:
         """Opens the line, if it is not open already; `pause` seconds pass before the first request.
@@ -116,7 +115,7 @@ class Line:
         """
         async with self._opening:
             if self._link is None:
-                await open_transport(self.connection, connect_timeout, _Link(self))
+                await open_transport(self.connection, connect_timeout, _Link(self), self._folder)
                 self._quiet_until = self.now() + pause
 
     @property
@@ -366,7 +365,7 @@ def join(device: ModbusDevice, shared: Shared) -> Station:
     key = _key(device.connection)
     line = shared.get(key)
     if line is None:
-        line = shared[key] = Line(device.connection)
+        line = shared[key] = Line(device.connection, device.folder)
     assert isinstance(line, Line)
     if not _agree(line.connection, device.connection):
         raise DriverError("disconnected", f"{line.name} is in use by another device with other settings")

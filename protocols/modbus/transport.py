@@ -1,6 +1,7 @@
 """Opens what a Modbus line runs on: TCP, TLS or a serial port. I/O only."""
 
 import asyncio
+from pathlib import Path
 
 from protocols.modbus.config import Connection, Rtu, Tls
 from protocols.transport import connect, open_serial
@@ -11,8 +12,10 @@ def name_of(connection: Connection) -> str:
     return connection.port if isinstance(connection, Rtu) else f"{connection.host}:{connection.port}"
 
 
-async def open_transport(connection: Connection, timeout: float, protocol: asyncio.Protocol) -> None:
-    """Opens a line and hands it to `protocol.connection_made`.
+async def open_transport(
+    connection: Connection, timeout: float, protocol: asyncio.Protocol, folder: Path
+) -> None:
+    """Opens a line and hands it to `protocol.connection_made`; file names are relative to `folder`.
 
     TLS is with mutual authentication where `cert` is given (Modbus/TCP Security V2.1, section 6).
 
@@ -23,4 +26,4 @@ async def open_transport(connection: Connection, timeout: float, protocol: async
         open_serial(connection, protocol, extra="modbus")
         return
     tls = connection if isinstance(connection, Tls) else None
-    await connect(connection.host, connection.port, timeout, protocol, tls)
+    await connect(connection.host, connection.port, timeout, protocol, tls, folder)

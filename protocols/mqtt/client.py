@@ -22,6 +22,7 @@ from protocols.mqtt.message import Message, Publication, Subscription
 from protocols.mqtt.plan import matches
 from protocols.mqtt.properties import empty, properties_of
 from protocols.mqtt.reasons import words
+from protocols.tls import UnusableFile, aside, read_secret
 from protocols.units import format_duration
 
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
@@ -101,16 +102,14 @@ class Client:
             DriverError: the broker cannot be reached, or does not let us in; the text says why.
         """
         connection = self._connection
-        password = self._password()
+        password = await self._password()
         loop = asyncio.get_running_loop()
         self._connected, self._ended = loop.create_future(), loop.create_future()
         self._stream = stream = Stream(self._most)
-        tls = None
-        if isinstance(connection, Tls):
-            files = {name: getattr(connection, name) for name in ("ca", "cert", "key")}
-            beside = {name: str(self._folder / file) for name, file in files.items() if file is not None}
-            tls = connection.model_copy(update=beside)
-        await transport.connect(connection.host, connection.port, self._connect_timeout, stream, tls)
+        tls = connection if isinstance(connection, Tls) else None
+        await transport.connect(
+            connection.host, connection.port, self._connect_timeout, stream, tls, self._folder
+        )
         clean = not connection.session_expiry
         options: dict[str, Any] = {} if self._v5 else {"clean_session": clean}
         self._paho = client = PahoClient(
@@ -151,15 +150,14 @@ class Client:
             stream.abort()
             raise refused
 
-    def _password(self) -> str | None:
+    async def _password(self) -> str | None:
         if self._connection.password_file is None:
             return None
         path = self._folder / self._connection.password_file
         try:
-            return path.read_text("utf-8").split("\n", 1)[0].rstrip("\r")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise DriverError("disconnected", f"password_file {path} cannot be read: {reason}") from error
+            return await aside(lambda: read_secret(path, "password_file"))
+        except UnusableFile as error:
+            raise DriverError("disconnected", str(error)) from error
 
     async def ended(self) -> str:
         """Returns once the connection is gone; says why."""

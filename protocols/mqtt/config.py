@@ -9,6 +9,7 @@ from protocols.base import DeviceConfig, Name, Scalar
 from protocols.mistakes import Wrong, raise_all
 from protocols.mqtt.paths import JsonPath
 from protocols.mqtt.point import MqttPoint, QoS, Topic
+from protocols.tls import TlsCredentials
 from protocols.units import Duration, Size
 
 
@@ -147,6 +148,21 @@ class MqttDevice(DeviceConfig):
     timeout: Duration = Field(5.0, gt=0, le=300, description="How long the broker or the device may take.")
     connect_timeout: Duration = Field(5.0, gt=0, le=60, description="How long connecting may take.")
     max_payload: Size = Field(1024 * 1024, ge=1, description="Larger messages are not read.")
+
+    def looked_at(self) -> Self | str:
+        """Its broker only: a session of its own, without a will, that subscribes to and publishes nothing."""
+        connection = self.connection.model_copy(update={"client_id": None, "session_expiry": 0.0})
+        silent = dict.fromkeys(("sparkplug", "kubeedge", "presence", "will", "share"))
+        return self.model_copy(update={**silent, "connection": connection, "payload": "topics", "points": {}})
+
+    def credentials(self) -> TlsCredentials | None:
+        """The files of its TLS, and that of the password."""
+        tls = self.connection if isinstance(self.connection, Tls) else None
+        password = self.connection.password_file
+        if tls is None and password is None:
+            return None
+        secrets = {} if password is None else {"password_file": self.folder / password}
+        return TlsCredentials(tls, self.folder, secrets)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

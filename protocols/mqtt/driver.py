@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import structlog
-
 from protocols.base import DeviceState, DriverError, Sample, Sink, Value
 from protocols.mqtt.calls import METHODS, carry_out
 from protocols.mqtt.client import Client
-from protocols.mqtt.config import MqttDevice, Tls
+from protocols.mqtt.config import MqttDevice
 from protocols.mqtt.message import Message, Payloads, Publication, Subscription
 from protocols.mqtt.plan import matches, overlapping, unshared
 from protocols.units import format_duration
@@ -76,9 +74,6 @@ class MqttDriver:
         )
         self._client, self._payloads, self._early = client, payloads, []
         self._state, self._held, self._handed_on = None, [], False
-        if isinstance(device.connection, Tls) and not device.connection.verify:
-            log = structlog.get_logger("mqtt").bind(device=device.name)
-            log.warning("the broker's certificate is not verified", broker=client.name)
         await client.open()
         self._own = payloads.subscriptions()
         apart = overlapping([unshared(one.filter) for one in self._own])

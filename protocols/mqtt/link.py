@@ -145,8 +145,8 @@ class Stream(asyncio.Protocol):
         return len(buffer)
 
     def close(self) -> None:
-        """Closes once what was sent is out."""
-        if self._transport is not None:
+        """Closes once what was sent is out; again it does nothing, or Python 3.11.2's TLS could not abort."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
 
     def abort(self) -> None:

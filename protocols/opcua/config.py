@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from protocols.base import DeviceConfig, Name
 from protocols.mistakes import Wrong, raise_all
+from protocols.opcua.credentials import OpcuaCredentials
 from protocols.opcua.point import BuiltIn, Node, OpcuaPoint
 from protocols.opcua.status import unknown_names
 from protocols.units import Duration
@@ -158,6 +159,15 @@ class OpcuaDevice(DeviceConfig):
     session_timeout: Duration = Field(
         60.0, ge=1, le=86400, description="How long the server keeps the session when we are gone."
     )
+
+    def looked_at(self) -> Self | str:
+        """As it is: connecting makes a session and reads what the points' nodes are."""
+        return self
+
+    def credentials(self) -> OpcuaCredentials | None:
+        """The files of its channel and of its user."""
+        made = OpcuaCredentials(self)
+        return made if made.paths() or not made.verified else None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -99,7 +99,8 @@ class OpcuaDriver:
             error: BaseException = lost
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
-            raise DriverError("disconnected", str(error)) from error
+            reason = str(error)
+        raise DriverError("disconnected", reason)
 
     async def _until_lost(self) -> None:
         raise DriverError("disconnected", await self._session.lost())

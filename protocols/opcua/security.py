@@ -1,6 +1,5 @@
 """Secures a client as the profile asks: policy, certificates, trust and user; or says why it cannot be."""
 
-import asyncio
 import dataclasses
 import datetime
 import functools
@@ -21,6 +20,7 @@ from protocols.base import DriverError
 from protocols.opcua import certificates
 from protocols.opcua.certificates import Identity
 from protocols.opcua.config import BROKEN, Connection, OpcuaDevice
+from protocols.tls import aside
 
 _URI: Final = "http://opcfoundation.org/UA/SecurityPolicy#"
 """The URIs of the policies are this and the profile's word (OPC 10000-7)."""
@@ -46,7 +46,7 @@ class Choice(NamedTuple):
     token: ua.UserTokenPolicy
 
 
-class _Files(NamedTuple):
+class Files(NamedTuple):
     """What the files hold that the profile names; read at each connect, since they may be replaced."""
 
     own: Identity | None
@@ -66,7 +66,7 @@ async def secure(client: Client, device: OpcuaDevice) -> None:
         OSError, TimeoutError, UaError: the server could not be asked.
     """
     connection = device.connection
-    files = await asyncio.to_thread(_read, device)
+    files = await aside(lambda: read_files(device))
     asking = Client(connection.url, timeout=device.connect_timeout)
     choice = choose(await asking.connect_and_get_server_endpoints(), connection)
     security = connection.security
@@ -95,7 +95,7 @@ def _forget_other(client: Client, endpoint: ua.EndpointDescription) -> None:
         client.uaclient.set_security(client.security_policy)
 
 
-def _identify(client: Client, connection: Connection, token: ua.UserTokenPolicy, files: _Files) -> None:
+def _identify(client: Client, connection: Connection, token: ua.UserTokenPolicy, files: Files) -> None:
     if connection.user is not None and connection.user.name is not None:
         client.set_user(connection.user.name)
         client.set_password(files.password or "")
@@ -241,8 +241,12 @@ def _wrong(
 # Files.
 
 
-def _read(device: OpcuaDevice) -> _Files:
-    """Raises DriverError: `disconnected`: a file cannot be used; the text names it."""
+def read_files(device: OpcuaDevice) -> Files:
+    """Reads the files that the profile names.
+
+    Raises:
+        DriverError: `disconnected`: one cannot be used; the text names it.
+    """
     security, user, folder = device.connection.security, device.connection.user, device.folder
     own = user_identity = password = None
     if security.cert is not None and security.key is not None:
@@ -256,7 +260,7 @@ def _read(device: OpcuaDevice) -> _Files:
         password = _password(folder / user.password_file)
     named = security.trust if security.verify else ()
     trusted = [made for name in named for path in _files(folder / name) for made in _chain(path)]
-    return _Files(own, user_identity, password, trusted)
+    return Files(own, user_identity, password, trusted)
 
 
 def _identity(cert: Path, key: Path) -> Identity:
@@ -267,6 +271,9 @@ def _identity(cert: Path, key: Path) -> Identity:
         raise _unusable(key, str(error)) from error
     if certificate.public_key() != private.public_key():
         raise _unusable(key, f"does not belong to {cert}")
+    now = datetime.datetime.now(datetime.UTC)
+    if now > certificate.not_valid_after_utc:
+        raise _unusable(cert, f"was valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     return Identity(certificate, private)
 
 
@@ -318,8 +325,6 @@ def _weaknesses(connection: Connection) -> Iterator[str]:
     security, user = connection.security, connection.user
     if security.policy == "None":
         yield "policy: None: nothing is signed or encrypted, and anyone may be the server"
-    elif not security.verify:
-        yield "verify: false: the server's certificate is not checked, and anyone may be the server"
     if security.policy in BROKEN:
         yield f"policy: {security.policy}: it is broken"
     if user is not None and user.allow_insecure:

@@ -162,14 +162,16 @@ class Session:
         client, up = self._client, self._up
         if client is None:
             return False
-        if up:
-            with suppress(*UNDECODABLE, OSError, TimeoutError):  # it ends by itself when we are gone
-                async with asyncio.timeout(_GRACE_S):
-                    await client.uaclient.close_session(True)
-                    await client.close_secure_channel()
-            self._client = None
-        await self._drop("closed")
-        client.disconnect_socket()
+        try:
+            if up:
+                with suppress(*UNDECODABLE, OSError, TimeoutError):  # it ends by itself when we are gone
+                    async with asyncio.timeout(_GRACE_S):
+                        await client.uaclient.close_session(True)
+                        await client.close_secure_channel()
+                self._client = None
+            await self._drop("closed")
+        finally:
+            client.disconnect_socket()
         return up
 
     async def _drop(self, reason: str) -> None:

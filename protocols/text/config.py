@@ -143,6 +143,10 @@ class TextDevice(DeviceConfig):
     errors: Errors | None = None
     simulation: Simulation = Simulation()
 
+    def looked_at(self) -> Self | str:
+        """Without what sets it (`init`, `clear`) and without emptying its list of errors."""
+        return self.model_copy(update={"init": (), "clear": None, "errors": None})
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         raise_all(type(self).__name__, self._mistakes())

@@ -115,12 +115,9 @@ class Line:
         transport, lost = self._link.transport, self._lost
         transport.close()
         try:
-            async with asyncio.timeout(_CLOSING):
-                await asyncio.wait([lost])
-        except TimeoutError:
-            pass  # the peer does not finish the shutdown: the socket is closed all the same
+            await asyncio.wait([lost], timeout=_CLOSING)
         finally:
-            transport.abort()
+            transport.abort()  # where the peer does not finish the shutdown
 
     async def lost(self) -> str:
         """Waits until the line is lost, and says why."""

@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from pydantic import Field
 
 from protocols.base import Quality, Refused, Value
 from protocols.mistakes import Wrong
+from protocols.text import patterns
 from protocols.text.blocks import Block, BlockError, definite
 from protocols.text.numbers import number
 from protocols.text.templates import Template, TemplateError
@@ -23,15 +24,17 @@ _LETTERS = {"f": "number", "e": "number", "g": "number", "d": "integer", "x": "i
 _BASES = {"x": 16, "o": 8, "b": 2}
 
 
+@lru_cache(1024)
 def compiled(pattern: str) -> re.Pattern[str]:
     """A pattern of a profile.
 
     Raises:
-        ValueError: it is none; the text is one sentence.
+        ValueError: it is none, or an answer could keep it busy for ever; the text is one sentence.
     """
     if len(pattern) > MOST_TEXT:
         raise ValueError(f"a pattern has at most {MOST_TEXT} characters")
     try:
+        patterns.check(pattern)
         return re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"not a regular expression: {error}") from None

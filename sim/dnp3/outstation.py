@@ -1,6 +1,7 @@
 """A simulated outstation: its state and clock, and what happens to it other than over the wire."""
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from sim.dnp3.process import Process
 
 _CLASS_BITS: Final = {1: Iin.CLASS_1_EVENTS, 2: Iin.CLASS_2_EVENTS, 3: Iin.CLASS_3_EVENTS}
 _SEQUENCES: Final = 16
+_OPERATIONS: Final = 1000
+"""Controls that are remembered."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ class SimulatedOutstation:
         self.device = device
         self.database = Database(device)
         self.buffer = EventBuffer(device.simulation.event_buffer)
-        self.operations: list[Operation] = []
-        """What was carried out, in order."""
+        self.operations: deque[Operation] = deque(maxlen=_OPERATIONS)
+        """What was carried out last, in order."""
         self.clock_offset_ms = 0
         """By how much the outstation's own clock is ahead of `now`."""
         self.need_time = device.simulation.need_time

@@ -114,6 +114,8 @@ class _Connection(asyncio.Protocol):
         self._open.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
         try:
             self._transport.write(self._conversation.answers(data))
         except FramingError:

@@ -110,7 +110,10 @@ async def _play(stack: AsyncExitStack, device: MqttDevice) -> None:
         try:
             task.result()
         except* DriverError as group:
-            raise OSError(f"{device.name} cannot be simulated: {group.exceptions[0]}") from None
+            reason = str(group.exceptions[0])
+        else:
+            return
+        raise OSError(f"{device.name} cannot be simulated: {reason}")
 
 
 def _made(device: MqttDevice) -> SimulatedDevice:

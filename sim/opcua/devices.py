@@ -29,7 +29,7 @@ from sim.opcua.services import SimulatedServer
 from sim.opcua.space import Space, namespaces
 from sim.tls import HOST
 
-_DAYS: Final = 30
+_DAYS: Final = 3650
 """How long certificates for the occasion are valid."""
 _POLICIES: Final = {
     "Basic256Sha256": "Basic256Sha256",

@@ -23,6 +23,8 @@ class Peer:
         self.credit = 100
         self.max_message_size = 0
         self.refuse: set[str] = set()
+        self.ignore: set[str] = set()
+        """Addresses to which an attach is never answered."""
         self.mute = False
         """Take connections and say nothing."""
         self.settle: Callable[[Delivery], object] | None = Delivery.accept
@@ -94,6 +96,8 @@ class Peer:
         self._news.set()
         if asked is not None and asked.address in self.refuse:
             link.refuse(Condition("amqp:not-found", f"no {asked.address} here"))
+            return
+        if asked is not None and asked.address in self.ignore:
             return
         source, target = link.peer_source, link.peer_target
         if asked is not None and asked.dynamic:

@@ -19,6 +19,8 @@ from protocols.amqp.client import (
     NotReady,
     Outcome,
     OutcomeKind,
+    Receiver,
+    Sender,
     TooLarge,
 )
 from protocols.amqp.codec import CodecError, Message, encode
@@ -214,6 +216,20 @@ async def test_a_hung_broker_is_left(peer: Peer) -> None:
             await future
         assert "settled nothing" in await line.until(LinkState.CONNECTING)
         await line.until(LinkState.CONNECTED, count=2)
+
+
+@pytest.mark.parametrize("address", [EVENTS, COMMANDS], ids=["sender", "receiver"])
+async def test_a_broker_that_answers_no_attach_is_left(peer: Peer, address: Address) -> None:
+    peer.ignore = {address.name}
+    async with running(peer.url, outcome_timeout=0.3) as line:
+        if address is EVENTS:
+            end: Sender | Receiver = line.client.sender(address)
+        else:
+            end = line.client.receiver(address, lambda _: None, credit=1)
+        assert "it hangs" in await line.until(LinkState.CONNECTING)
+        peer.ignore.clear()
+        async with asyncio.timeout(PATIENCE_S):
+            await (end.ready() if isinstance(end, Sender) else end.attached())
 
 
 async def test_a_broker_without_credit_is_blocked_and_not_left(peer: Peer) -> None:

@@ -9,7 +9,8 @@ import trustme
 from amqp_line import posted, running
 from amqp_peer import PATIENCE_S, Peer
 
-from protocols.amqp.client import LinkState, TlsOptions
+from protocols.amqp.client import LinkState
+from protocols.tls import Files
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ async def test_tls_with_names_checked_both_ways(authority: trustme.CA, tmp_path:
     peer = Peer()
     async with peer.listening(tls=server_context(authority, "localhost")):
         url = f"amqps://localhost:{peer.port}"
-        tls = TlsOptions(ca=ca, cert=cert, key=key)
+        tls = Files(ca=ca, cert=cert, key=key)
         async with running(url, tls=tls, sasl=("ANONYMOUS",)) as line:
             assert (await posted(line)).kind == "accepted"
             theirs = peer.connections[-1]._socket
@@ -53,7 +54,7 @@ async def test_a_certificate_that_proves_nothing_is_refused(
     (authority if trusted else trustme.CA()).cert_pem.write_to_path(ca)
     peer = Peer()
     async with peer.listening(tls=server_context(authority, name)):
-        async with running(f"amqps://localhost:{peer.port}", tls=TlsOptions(ca=ca)) as line:
+        async with running(f"amqps://localhost:{peer.port}", tls=Files(ca=ca)) as line:
             if words:
                 assert words in await line.until(LinkState.CONNECTING)
                 assert not peer.connections or not peer.connections[0].peer_container
@@ -64,7 +65,7 @@ async def test_a_certificate_that_proves_nothing_is_refused(
 async def test_a_lab_without_authorities_may_switch_checks_off(authority: trustme.CA) -> None:
     peer = Peer()
     async with peer.listening(tls=server_context(authority, "other.example")):
-        async with running(f"amqps://localhost:{peer.port}", tls=TlsOptions(verify=False)) as line:
+        async with running(f"amqps://localhost:{peer.port}", tls=Files(verify=False)) as line:
             await line.until(LinkState.CONNECTED)
 
 
@@ -76,8 +77,8 @@ async def test_tls_to_a_port_without_it() -> None:
 
 
 async def test_tls_files_that_are_not_there(tmp_path: Path) -> None:
-    async with running("amqps://localhost", tls=TlsOptions(ca=tmp_path / "nowhere.pem")) as line:
-        assert "TLS files cannot be used: No such file" in await line.until(LinkState.CONNECTING)
+    async with running("amqps://localhost", tls=Files(ca=tmp_path / "nowhere.pem")) as line:
+        assert "nowhere.pem cannot be read: No such file" in await line.until(LinkState.CONNECTING)
 
 
 async def test_a_client_certificate_is_the_identity(authority: trustme.CA, tmp_path: Path) -> None:
@@ -97,5 +98,5 @@ async def test_a_client_certificate_is_the_identity(authority: trustme.CA, tmp_p
         serve, "127.0.0.1", 0, ssl=server_context(authority, "localhost")
     ) as server:
         url = f"amqps://localhost:{server.sockets[0].getsockname()[1]}"
-        async with running(url, tls=TlsOptions(ca=ca, cert=cert)), asyncio.timeout(PATIENCE_S):
+        async with running(url, tls=Files(ca=ca, cert=cert)), asyncio.timeout(PATIENCE_S):
             assert b"\xa3\x08EXTERNAL" in await asked

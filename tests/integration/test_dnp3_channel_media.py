@@ -83,7 +83,7 @@ async def test_without_an_authority_a_listening_end_asks_nobody(tmp_path: Path) 
 async def test_files_of_a_listening_end_that_cannot_be_used_are_named(field: str, tmp_path: Path) -> None:
     files = Files(tmp_path)
     async with joined(listening(**files.fields | {field: "nowhere.pem"})) as station:
-        with pytest.raises(DriverError, match=r"nowhere\.pem cannot be used: No such file"):
+        with pytest.raises(DriverError, match=r"nowhere\.pem cannot be read: No such file"):
             await station.channel.open(5)
 
 

@@ -99,7 +99,7 @@ async def test_a_wrong_password_is_said_in_words(tmp_path: Path, version: str) -
     async with driven(config):
         pass
     file.unlink()
-    assert f"password_file {file} cannot be read" in str(await failing(config))
+    assert f"password_file: {file} cannot be read" in str(await failing(config))
     await broker.close()
 
 

@@ -142,7 +142,7 @@ async def test_a_host_that_is_not_in_the_certificate_is_an_error(served: Served)
     assert await speed(but(device, "security", verify=False)) == 0
 
 
-@pytest.mark.parametrize(("days", "words"), [(1, "was valid until"), (-999, "is valid only from")])
+@pytest.mark.parametrize(("days", "words"), [(1, "was valid until"), (-4000, "is valid only from")])
 async def test_a_certificate_out_of_its_dates_is_an_error(
     served: Served, monkeypatch: pytest.MonkeyPatch, days: int, words: str
 ) -> None:

@@ -8,7 +8,7 @@ from lines import connected, queue, subscribed, topic, unique
 
 from protocols.amqp.client import ConnectionLost, LinkRefused, Sender, TooLarge
 from protocols.amqp.codec import Message, encode
-from protocols.amqp.options import TlsOptions
+from protocols.tls import Files
 
 pytestmark = pytest.mark.peer("brokers")
 
@@ -196,7 +196,7 @@ async def test_more_links_than_the_broker_allows_sessions(broker: Broker) -> Non
 
 
 async def test_a_wrong_password_is_said_clearly_and_tried_again(broker: Broker) -> None:
-    tls = TlsOptions(ca=broker.certificates.authority)
+    tls = Files(ca=broker.certificates.authority)
     async with connected(
         broker.tls_url, username="hil-agent", password="wrong", tls=tls, backoff_min=0.1
     ) as line:
@@ -220,7 +220,7 @@ async def test_a_broker_whose_certificate_is_not_trusted_is_not_talked_to(broker
 async def test_the_documented_permissions_suffice(broker: Broker) -> None:
     """Over TLS, with PLAIN, as docs/brokers.md says."""
     bench = unique("t")
-    tls = TlsOptions(ca=broker.certificates.authority)
+    tls = Files(ca=broker.certificates.authority)
     agent_user, client_user = broker.users.agent, broker.users.client
     async with (
         connected(broker.tls_url, username=agent_user.name, password=agent_user.password, tls=tls) as agent,
@@ -246,7 +246,7 @@ async def test_the_documented_permissions_suffice(broker: Broker) -> None:
 @pytest.mark.parametrize("broker", [RabbitMQ4], indirect=True, ids=["rabbitmq4"])
 async def test_a_refused_declaration_does_not_spoil_the_next(broker: Broker) -> None:
     """RabbitMQ 4 ends the management session over what the user may not configure."""
-    tls = TlsOptions(ca=broker.certificates.authority)
+    tls = Files(ca=broker.certificates.authority)
     user = broker.users.client
     async with connected(broker.tls_url, username=user.name, password=user.password, tls=tls) as client:
         forbidden = client.inbox(queue("payroll"))
@@ -259,7 +259,7 @@ async def test_a_refused_declaration_does_not_spoil_the_next(broker: Broker) -> 
 
 
 async def test_a_client_may_not_pose_as_an_agent(broker: Broker) -> None:
-    tls = TlsOptions(ca=broker.certificates.authority)
+    tls = Files(ca=broker.certificates.authority)
     user = broker.users.client
     async with connected(broker.tls_url, username=user.name, password=user.password, tls=tls) as client:
         sender = client.client.sender(topic(f"hil.{unique('t')}.events.pump"))

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from protocols.amqp.options import Options, TlsOptions
+from protocols.amqp.options import Options
+from protocols.tls import Files
+
+CERT = Files(cert=Path("client.pem"), key=Path("client.key"))
 
 
 def options(url: str, **more: Any) -> Options:
@@ -22,6 +25,8 @@ def options(url: str, **more: Any) -> Options:
         ("amqp://user:secret@broker.example", {}, "holds no user name"),
         ("amqp://broker.example", {"username": "u", "password": "p"}, "without TLS"),
         ("amqps://broker.example", {"sasl": ("PLAIN",)}, "needs a user name"),
+        ("amqps://broker.example", {"sasl": ("EXTERNAL",)}, "EXTERNAL needs amqps:// and a certificate"),
+        ("amqp://broker.example", {"sasl": ("EXTERNAL",), "tls": CERT}, "EXTERNAL needs amqps://"),
         ("amqps://broker.example", {"username": "u"}, "needs a user name and a password"),
     ],
 )
@@ -52,9 +57,9 @@ def test_urls(url: str, host: str, port: int, secure: bool) -> None:
 def test_the_mechanism_follows_from_what_is_given() -> None:
     assert options("amqp://b.example").mechanisms == ("ANONYMOUS",)
     assert options("amqps://b.example", username="u", password="p").mechanisms == ("PLAIN",)
-    tls = TlsOptions(cert=Path("client.pem"), key=Path("client.key"))
-    assert options("amqps://b.example", tls=tls).mechanisms == ("EXTERNAL",)
-    assert options("amqps://b.example", tls=tls, sasl=("ANONYMOUS",)).mechanisms == ("ANONYMOUS",)
+    assert options("amqps://b.example", tls=CERT).mechanisms == ("EXTERNAL",)
+    assert options("amqp://b.example", tls=CERT).mechanisms == ("ANONYMOUS",)
+    assert options("amqps://b.example", tls=CERT, sasl=("ANONYMOUS",)).mechanisms == ("ANONYMOUS",)
 
 
 def test_a_password_leaves_only_over_tls_or_where_it_was_allowed() -> None:
@@ -67,4 +72,4 @@ def test_a_password_leaves_only_over_tls_or_where_it_was_allowed() -> None:
 
 def test_a_missing_certificate_file_is_an_os_error() -> None:
     with pytest.raises(OSError, match="No such file"):
-        options("amqps://b.example", tls=TlsOptions(ca=Path("nowhere.pem"))).tls_context()
+        options("amqps://b.example", tls=Files(ca=Path("nowhere.pem"))).tls_context()

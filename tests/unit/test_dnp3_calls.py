@@ -45,6 +45,9 @@ class Polls:
         self.polled.append(classes)
         return self._answer
 
+    def disabling(self, classes: Sequence[int]) -> None:
+        pass
+
 
 async def call(method: str, *answers: Answer, **args: Any) -> tuple[Any, list[Asked]]:
     outstation = AskedOutstation(*answers)

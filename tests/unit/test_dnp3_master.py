@@ -17,6 +17,7 @@ READ, WRITE, ENABLE, DISABLE = 0x01, 0x02, 0x14, 0x15
 RECORD_TIME = 0x18
 INTEGRITY = b"\x3c\x02\x06\x3c\x03\x06\x3c\x04\x06\x3c\x01\x06"
 CLASSES = b"\x3c\x02\x06\x3c\x03\x06\x3c\x04\x06"
+LINE = {"transport": "tcp", "host": "rtu.example"}
 CLEAR_RESTART = b"\x50\x01\x00\x07\x07\x00"
 POINTS: dict[str, Any] = {
     "breaker": {"type": "binary_input", "index": 0},
@@ -46,8 +47,7 @@ class Heard:
     def frames(self, body: bytes, time_ns: int) -> None:
         raise AssertionError("DNP3 has no frames view")
 
-    async def kept(self) -> None:
-        pass
+    async def kept(self) -> None: ...
 
     def missed(self, cycles: int, period: float) -> None:
         self.misses.append((cycles, period))
@@ -67,9 +67,8 @@ class Outstation:
         self.asked: list[tuple[int, bytes]] = []
         self.iin: Answer = lambda function, body: Iin(0)
         self.blocks: Sequence[Block] = VALUES
-        self.problem = ""
-        """What cannot be taken of the next fragments: unsolicited ones, and responses to `unreadable`."""
-        self.unreadable: set[int] = set()
+        self.problem, self.unreadable = "", set[int]()
+        """What cannot be taken of the next fragments: unsolicited ones, and responses to these requests."""
         self.silent: set[int] = set()
         self.heard = Heard()
         self._news = asyncio.Event()
@@ -107,8 +106,7 @@ class Outstation:
 
 
 def device(**more: Any) -> Dnp3Device:
-    connection = {"transport": "tcp", "host": "rtu.example"}
-    fields = {"protocol": "dnp3", "connection": connection, "outstation": 10, "points": POINTS, **more}
+    fields = {"protocol": "dnp3", "connection": LINE, "outstation": 10, "points": POINTS, **more}
     return Dnp3Device.model_validate(fields).named("rtu")
 
 
@@ -135,6 +133,15 @@ async def test_only_the_classes_of_the_profile_are_enabled_and_none_if_it_names_
         await one.until_asked((READ, INTEGRITY), (ENABLE, b"\x3c\x03\x06"))
     async with running(Outstation(device(polls={**NEVER, "class_1": 0.01}, unsolicited=[]))) as one:
         await one.until_asked((DISABLE, CLASSES), (READ, INTEGRITY), (READ, b"\x3c\x02\x06"))
+
+
+async def test_what_a_call_switches_off_meanwhile_the_start_does_not_switch_on() -> None:
+    async with running(Outstation(device(polls={**NEVER, "class_1": 0.01}))) as one:
+        one.master.disabling([1, 3])
+        await one.until_asked((READ, INTEGRITY), (ENABLE, b"\x3c\x03\x06"))
+        one.says(Iin.DEVICE_RESTART)
+        one.master.disabling([1, 2, 3])
+        await one.until_asked((READ, INTEGRITY), (READ, b"\x3c\x02\x06"))
 
 
 async def test_a_restarted_outstation_is_cleared_read_and_enabled_again() -> None:
@@ -378,7 +385,7 @@ async def test_a_lost_connection_ends_it() -> None:
     one = Outstation(device(polls=NEVER))
 
     async def gone(*_: Any, **__: Any) -> Reply:
-        raise DriverError("disconnected", "rtu.example:20000: the connection was lost")
+        raise DriverError("disconnected", "the connection was lost")
 
     await one.master.begin()
     one.ask = gone  # type: ignore[method-assign]

@@ -235,6 +235,16 @@ def test_events_sent_again_after_a_lost_connection_are_dropped() -> None:
     assert len(made.take(heard(body))) == 2
 
 
+def test_an_answer_that_crossed_the_confirmation_does_not_make_events_sent_again_new() -> None:
+    body = "20 05 17 02 01 01 0000c07f 01 01 0000803f"  # without times
+    for crossed in (True, False):
+        made = readings()
+        assert len(made.take(heard(body, unsolicited=True))) == 2
+        made.take(heard("", crossed=crossed))
+        made.connection_lost()
+        assert len(made.take(heard(body))) == (0 if crossed else 2)
+
+
 def test_events_of_points_not_named_are_known_again_as_well() -> None:
     made = readings()
     made.take(heard("20 01 17 02 01 01 09000000 63 01 09000000"))

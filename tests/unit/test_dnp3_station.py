@@ -135,6 +135,18 @@ async def test_an_unsolicited_response_that_comes_again_is_confirmed_again_and_m
     assert [fragment.repeated for fragment in wire.delivered] == [False, True, False, False]
 
 
+async def test_a_response_that_crosses_a_confirmation_does_not_show_that_this_arrived() -> None:
+    wire = Wire()
+    task = await asking(wire)
+    wire.say(3, BINARY_1_ON, con=True, uns=True)
+    wire.say(0)
+    await task
+    task = await asking(wire)
+    wire.say(1)
+    await task
+    assert [fragment.crossed for fragment in wire.delivered] == [False, True, False]
+
+
 @pytest.mark.parametrize("part", [{"fin": False}, {"fir": False}])
 async def test_an_unsolicited_response_in_pieces_is_dropped(part: dict[str, bool]) -> None:
     wire = Wire()

@@ -31,10 +31,10 @@ def check(connection: Connection) -> netlink.Link:
     if not link.is_can:
         raise DriverError("disconnected", f"{name} is no CAN interface; {_there_are()}")
     if not link.up:
-        raise DriverError("disconnected", f"{name} is down: {_up(connection, link)}")
-    if differs := "; ".join(_differences(connection, link)):
+        raise DriverError("disconnected", f"{name} is down: {bring_up(connection, link)}")
+    if differs := "; ".join(differences(connection, link)):
         down = shlex.join(["ip", "link", "set", name, "down"])
-        raise DriverError("device-error", f"{name}: {differs}; {down}; {_up(connection, link)}")
+        raise DriverError("device-error", f"{name}: {differs}; {down}; {bring_up(connection, link)}")
     return link
 
 
@@ -46,7 +46,7 @@ def why_lost(connection: Connection, error: OSError) -> str:
     except OSError:
         return f"the interface {name} is no longer there"
     if not link.up:
-        return f"{name} went down: {_up(connection, link)}"
+        return f"{name} went down: {bring_up(connection, link)}"
     return f"{name}: {error.strerror}"
 
 
@@ -58,7 +58,7 @@ def _there_are() -> str:
     return f"CAN interfaces here: {names or 'none'}"
 
 
-def _up(connection: Connection, link: netlink.Link) -> str:
+def bring_up(connection: Connection, link: netlink.Link) -> str:
     """The command that brings an interface up as the profile wants it."""
     words = ["ip", "link", "set", str(connection.channel), "up"]
     if link.kind in ("vcan", "vxcan"):
@@ -74,7 +74,8 @@ def _up(connection: Connection, link: netlink.Link) -> str:
     return shlex.join(words)
 
 
-def _differences(connection: Connection, link: netlink.Link) -> Iterator[str]:
+def differences(connection: Connection, link: netlink.Link) -> Iterator[str]:
+    """What the interface is set to and the profile has otherwise, in words."""
     for what, there, wanted in (
         ("bit rate", link.bitrate, connection.bitrate),
         ("data bit rate", link.data_bitrate, connection.data_bitrate),

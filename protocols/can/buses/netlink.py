@@ -36,10 +36,11 @@ _TYPE_MASK: Final = 0x3FFF
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _NLM_REQUEST, _NLM_ACK, _NLM_DUMP, _NLM_EXCL, _NLM_CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 4, 18, 28
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_TXQLEN, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 4, 13, 18, 28
 _INFO_KIND, _INFO_DATA, _INFO_XSTATS = 1, 2, 3
 _VXCAN_INFO_PEER = 1
-_CAN_BITTIMING, _CAN_STATE, _CAN_CTRLMODE, _CAN_BERR_COUNTER, _CAN_DATA_BITTIMING = 1, 4, 5, 8, 9
+_CAN_BITTIMING, _CAN_STATE, _CAN_CTRLMODE, _CAN_RESTART_MS = 1, 4, 5, 6
+_CAN_BERR_COUNTER, _CAN_DATA_BITTIMING = 8, 9
 _MODE_LISTEN_ONLY, _MODE_FD = 0x02, 0x20
 _RESTARTS_OFFSET = 20
 """In struct can_device_stats."""
@@ -54,7 +55,7 @@ _STATES: Final = (
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A network interface. What its driver does not tell is None, as all from `state` on of a vcan."""
+    """A network interface. What its driver does not tell is None, as `state` to `restart_ms` of a vcan."""
 
     name: str
     is_can: bool
@@ -70,6 +71,10 @@ class Link(msgspec.Struct, frozen=True):
     tx_errors: int | None = None
     rx_errors: int | None = None
     restarts: int | None = None
+    restart_ms: int | None = None
+    """After so long it leaves bus-off by itself; 0: never."""
+    queue: int | None = None
+    """Frames that may wait to be sent (txqueuelen)."""
 
 
 def link(name: str) -> Link:
@@ -291,6 +296,7 @@ def parse_link(payload: bytes) -> Link:
         up=bool(flags & _IFF_UP),
         mtu=_number(attributes[_IFLA_MTU]) if _IFLA_MTU in attributes else 0,
         kind=info.get(_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace"),
+        queue=_number(attributes[_IFLA_TXQLEN]) if _IFLA_TXQLEN in attributes else None,
     )
     # The data and statistics of other kinds of interfaces mean something else.
     return _with_can(basics, info) if basics.is_can and basics.kind == "can" else basics
@@ -306,6 +312,8 @@ def _with_can(basics: Link, info: Mapping[int, bytes]) -> Link:
         if kind in can:
             # An interface whose bit rate was never set shows 0.
             found[key] = _number(can[kind]) or None
+    if _CAN_RESTART_MS in can:
+        found["restart_ms"] = _number(can[_CAN_RESTART_MS])
     if _CAN_CTRLMODE in can:
         mode = _number(can[_CAN_CTRLMODE], offset=4)
         found |= {"listen_only": bool(mode & _MODE_LISTEN_ONLY), "fd": bool(mode & _MODE_FD)}
