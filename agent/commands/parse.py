@@ -36,6 +36,10 @@ class Command(msgspec.Struct, frozen=True):
     """The lease token it came with. A secret: never logged, kept or shown."""
     redelivered: bool = False
     """The broker had given this very message to an agent before."""
+    bearer: str | None = None
+    """The JWT that it shows; empty where it shows something else. A secret, as `token` is."""
+    subject: str = ""
+    """Who that JWT says it is, once it was verified."""
 
 
 class NotACommand(Exception):
@@ -81,6 +85,7 @@ def parse(message: Message, received_ns: int) -> Command:
         size=len(message.body),
         token=_token(message, fields),
         redelivered=message.delivery_count > 0,
+        bearer=_bearer(message.properties.get("authorization")),
     )
 
 
@@ -125,6 +130,14 @@ def _token(message: Message, fields: dict[str, Any]) -> str | None:
     """Of the property `lease`; ops that are about a lease name it in the body."""
     tokens = (fields.get("lease"), message.properties.get("lease"))
     return next((token for token in tokens if isinstance(token, str)), None)
+
+
+def _bearer(shown: Any) -> str | None:
+    """Of the property `authorization`, written as in HTTP (RFC 6750, section 2.1)."""
+    if shown is None:
+        return None
+    scheme, _, token = shown.partition(" ") if isinstance(shown, str) else ("", "", "")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _json(body: bytes) -> Any:

@@ -7,11 +7,14 @@ from typing import Any
 import structlog
 
 from agent import clock
+from agent.authorization.judge import Authorizer
+from agent.commands.gate import Gate
 from agent.commands.ops import Ops
 from agent.commands.parse import Command, NotACommand, answer_to, parse
 from agent.commands.record import answer_to_another, asker, audited, begun, no_command
 from agent.commands.result import Result, indeterminate, of_error, result
 from agent.events import Events, Identity, Mode
+from agent.metrics.counts import CommandCounts
 from agent.store import JournalEntry, Store
 from agent.turns import Overtaken
 from protocols.amqp.client import Delivery
@@ -39,7 +42,15 @@ class CommandService:
     """Takes messages from the commands queue and settles each only after its result is on disk."""
 
     def __init__(
-        self, ops: Ops, store: Store, events: Events, mode: Mode, *, max_age: float, require_time: bool
+        self,
+        ops: Ops,
+        store: Store,
+        events: Events,
+        mode: Mode,
+        authorizer: Authorizer,
+        *,
+        max_age: float,
+        require_time: bool,
     ) -> None:
         self._ops = ops
         self._store = store
@@ -61,13 +72,28 @@ class CommandService:
         self._given_up: set[str] = set()
         self.malformed = 0
         """Messages that were no command at all."""
+        self.counts = CommandCounts()
+        self._gate = Gate(
+            authorizer,
+            store,
+            self.counts,
+            begun=self._begun,
+            answer=lambda entry, outcome: self._record(entry, outcome, keep=False),
+            admit=self._admit,
+        )
         self._log = structlog.get_logger("commands")
+
+    @property
+    def waiting(self) -> int:
+        """Commands that came and are not yet settled."""
+        return len(self._pending)
 
     async def run(self) -> None:
         """Works the queues until cancelled; what is then under way ends as `indeterminate`."""
         await self._answer_for_the_killed()
         try:
             async with asyncio.TaskGroup() as self._group:
+                self._group.create_task(self._gate.run(), name="gate")
                 await self._look_up()
         finally:
             self._group = None
@@ -112,7 +138,18 @@ class CommandService:
             self._answer_reject(message, received_ns, error)
             self._reject(delivery, error, received_ns, message.user_id)
             return
+        self._gate.take(command, delivery)
+
+    def _admit(self, command: Command, delivery: Delivery) -> None:
+        """Takes a command that may be carried out.
+
+        Raises:
+            Refused: another sender's command has its message-id.
+        """
+        if self._stopping or self._group is None:
+            return  # as above
         if (waiting := self._pending.get(command.key)) is not None:
+            self._gate.demand_same_sender(command, waiting[0][0])
             waiting.append((command, delivery))
             return
         self._pending[command.key] = [(command, delivery)]
@@ -154,7 +191,11 @@ class CommandService:
             self._take(command, entry)
 
     def _take(self, command: Command, entry: JournalEntry | None) -> None:
-        if entry is not None:
+        if entry is not None and self._gate.is_anothers(entry, command):
+            self._waiting_bytes -= command.size
+            for asked, delivery in self._pending.pop(command.key):
+                self._gate.refuse_another(asked, delivery)
+        elif entry is not None:
             self._repeat(command, entry)
         elif self._is_forgotten(command):
             self._finish(command, indeterminate(command.op, command.received_ns, _FORGOTTEN))
@@ -169,6 +210,7 @@ class CommandService:
     def _repeat(self, command: Command, entry: JournalEntry) -> None:
         """Answers a command that has its result, with the same event as before."""
         self._waiting_bytes -= command.size
+        self.counts.repeated += 1
         self._log.info("command came again; its result stands", op=command.op, id=command.key)
         first: _Asker = (entry.reply_to, asker(entry))
         # The broker had not heard that it was settled: the answer is in the outbox, or has left it.
@@ -212,7 +254,15 @@ class CommandService:
 
     async def _do(self, command: Command, overtakes: int) -> None:
         self._under_way(command.key, asyncio.current_task())
-        self._finish(command, await self._carry_out(command, overtakes))
+        with structlog.contextvars.bound_contextvars(**self._names(command)):
+            self._finish(command, await self._carry_out(command, overtakes))
+
+    def _names(self, command: Command) -> dict[str, str]:
+        """What a line that is logged on behalf of a command bears, whoever logs it."""
+        lease, _ = self._ops.whose(command)
+        device = command.fields.get("device")
+        names = {"id": command.key, "lease_id": lease, "device": device if isinstance(device, str) else ""}
+        return {name: text for name, text in names.items() if text}
 
     def _under_way(self, key: str, task: asyncio.Task[Any] | None) -> None:
         self._at_work[key] = task
@@ -275,6 +325,8 @@ class CommandService:
             message=outcome.message,
         )
         self._waiting_bytes -= command.size
+        took = (clock.now_ns() - command.received_ns) / 1e9
+        self.counts.finished(outcome.op, outcome.status, outcome.code, took)
         entry = self._begun(command)
         with self._store.together():
             self._store.audit(audited(entry, outcome))
@@ -342,6 +394,5 @@ class CommandService:
         self, delivery: Delivery, error: NotACommand, received_ns: int, user: bytes | None = None
     ) -> None:
         self.malformed += 1
-        self._log.warning("message is no command", why=str(error))
-        self._store.audit(no_command(error, received_ns, user))
+        self._gate.audit_no_command(no_command(error, received_ns, user))
         delivery.reject(f"hilgate:{error.code}", str(error))

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from agent.authorization.judge import Authorizer
 from agent.clock import Timeline
 from agent.commands.ops import Ops
 from agent.commands.parse import Command
@@ -205,7 +206,15 @@ class Bench(RuleBasedStateMachine):
         self.device = Device(self.effects)
         store, ops = cast(Store, self.store), cast(Ops, self.device)
         events = Events("rig", store)
-        self.service = CommandService(ops, store, events, "hil", max_age=1e9, require_time=False)
+        self.service = CommandService(
+            ops,
+            store,
+            events,
+            "hil",
+            Authorizer(None, None, lambda _token, _device: False),
+            max_age=1e9,
+            require_time=False,
+        )
         self.queue.agent = self.service
         self.running = self.loop.create_task(self.service.run())
         self._breathe()

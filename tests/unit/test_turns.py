@@ -127,3 +127,51 @@ async def test_one_that_ends_in_its_own_way_when_it_is_broken_off_is_not_cancell
     await begun.wait()
     async with turns.overtaken(0.01):
         assert await moving == 0
+
+
+async def test_a_pause_holds_commands_back_and_not_who_makes_safe() -> None:
+    turns = Turns("plc")
+    order: list[str] = []
+
+    async def make_safe(name: str) -> None:
+        async with turns.overtaken(3600):
+            order.append(f"{name} begins")
+            await asyncio.sleep(0)
+            order.append(f"{name} ends")
+
+    async with asyncio.timeout(30):
+        async with turns.paused():
+            late = Command(turns, overtakes=2)
+            await asyncio.gather(make_safe("a"), make_safe("b"))
+            assert not late.begun.is_set()
+        await late.begun.wait()
+        late.let_go.set()
+        assert await late.task == "done"
+    assert order == ["a begins", "a ends", "b begins", "b ends"]
+
+
+async def test_a_pause_that_waits_for_a_command_comes_after_who_makes_safe() -> None:
+    turns = Turns("plc")
+    stuck = Command(turns)
+    await stuck.begun.wait()
+
+    async def pause() -> None:
+        async with turns.paused():
+            await turns.calm(3600)
+
+    async with asyncio.timeout(30):
+        pausing = asyncio.create_task(pause())
+        await asyncio.sleep(0)
+        async with turns.overtaken(0.01):
+            with pytest.raises(Overtaken):
+                await stuck.task
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not pausing.done()
+        await pausing
+
+
+async def test_nobody_is_waited_for_longer_than_was_said() -> None:
+    turns = Turns("plc")
+    async with asyncio.timeout(30), turns.overtaken(1):
+        await turns.calm(0.01)
