@@ -1,5 +1,7 @@
 """What a device lost before it became a sample, counted until it is said."""
 
+from collections import Counter
+
 import msgspec
 
 
@@ -17,9 +19,12 @@ class Losses:
 
     def __init__(self) -> None:
         self._by_reason: dict[str, Lost] = {}
+        self.totals: Counter[str] = Counter()
+        """How much was lost for each reason since the agent started, also what was said."""
 
     def count(self, reason: str, count: int, first_ns: int, last_ns: int) -> None:
         """Adds to what was lost for a reason."""
+        self.totals[reason] += count
         before = self._by_reason.get(reason)
         first = first_ns if before is None else before.first_ns
         self._by_reason[reason] = Lost(reason, count + (before.count if before else 0), first, last_ns)

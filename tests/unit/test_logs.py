@@ -74,6 +74,36 @@ def test_secrets_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
     assert first["url"] == "amqp://***@host:5672"
 
 
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_secrets_are_masked_wherever_they_are(
+    capsys: pytest.CaptureFixture[str], log_format: logs.LogFormat
+) -> None:
+    logs.setup(log_format)
+    given = {"broker": {"Password": "hunter2", "urls": ["mqtt://joe:hunter2@host"], "port": 1}}
+    log = structlog.get_logger("x")
+    log.info("settings", settings=given, header=("Authorization: Bearer hunter2", {"http_token": "hunter2"}))
+    log.warning("failed", error=OSError("amqp://joe:hunter2@host"), release="1.2")
+    deep: list[object] = ["hunter2"]
+    for _ in range(100):
+        deep = [deep]
+    log.info("deep", deep=deep)
+    try:
+        raise OSError("amqp://joe:hunter2@host said: bearer hunter2")
+    except OSError:
+        log.exception("failed")
+    err = capsys.readouterr().err
+    assert "hunter2" not in err
+    for kept in (
+        "mqtt://***@host",
+        "Authorization: Bearer ***",
+        "1.2",
+        "amqp://***@host said: bearer ***",
+        "port",
+    ):
+        assert kept in err
+    assert given["broker"]["Password"] == "hunter2", "what was given stays as it is"
+
+
 def test_a_traceback_does_not_show_local_variables(capsys: pytest.CaptureFixture[str]) -> None:
     logs.setup("json")
     secret = "".join(["hun", "ter2"])
