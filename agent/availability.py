@@ -44,6 +44,7 @@ class Availability:
         *,
         interval: float,
         connected: Callable[[], bool],
+        caveat: Callable[[], str],
         labels: Mapping[str, str],
         enabled: bool = True,
     ) -> None:
@@ -59,6 +60,7 @@ class Availability:
         self._safety = safety
         self._interval = interval
         self._connected = connected
+        self._caveat = caveat
         self.labels = labels
         self._phase: Literal["running", "stopping", "offline"] = "running"
         self._revision = 0
@@ -89,16 +91,18 @@ class Availability:
 
     @property
     def reason(self) -> str:
-        """Why the state is not `available`, in words."""
+        """Why the state is not `available`, and what is to be known of the bench in any state, in words."""
         said = [] if self.enabled else [f"disabled{': ' if self._why_disabled else ''}{self._why_disabled}"]
         said += self._safety.faults.values()
         said += filter(None, [self._rivals.heard(), self._store.trouble])
         for name, device in self._bench.devices.items():
             if device.status not in (DeviceState.ONLINE, DeviceState.DISABLED):
                 said.append(f"{name} is {device.status}{': ' if device.reason else ''}{device.reason}")
+            elif device.config.enabled and device.caveat:
+                said.append(f"{name}: {device.caveat}")
         if self._bench.made.is_set() and not any(d.config.enabled for d in self._bench.devices.values()):
             said.append("every device is disabled in the profile")
-        return "; ".join(said)
+        return "; ".join(filter(None, (*said, self._caveat())))
 
     def enable(self, enabled: bool, why: str = "") -> None:
         """Opens the bench for commands that move it, or closes it, also for the agents to come."""

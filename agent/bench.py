@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 
 from agent.device import Device
 from agent.events import Events, Mode
@@ -10,6 +10,9 @@ from agent.latest import LatestValues
 from agent.plugins import protocols, simulators
 from agent.profile import Profile
 from protocols.base import DeviceConfig, Shared
+
+RENEW_S = 10.0
+"""How long renewing links waits for commands under way, then for links to close, and for new ones."""
 
 
 class Bench:
@@ -49,6 +52,22 @@ class Bench:
                     group.create_task(device.supervise(), name=f"device {name}")
                 await asyncio.get_running_loop().create_future()
 
+    async def renew(self, names: Collection[str]) -> None:
+        """Makes the links of devices anew at once, between two commands.
+
+        All are closed before the first is opened: devices on one line would keep it open for each other.
+        """
+        devices = [self.devices[name] for name in names]
+        async with contextlib.AsyncExitStack() as turns:
+            try:
+                async with asyncio.timeout(RENEW_S):
+                    for device in devices:
+                        await turns.enter_async_context(device.turns.paused())
+            except TimeoutError:
+                pass  # a command that takes so long is cut off with its link
+            await _each(device.let_go() for device in devices)
+            await _each(device.take_up() for device in devices)
+
     def _note_change(self) -> None:
         self.changed.set()
         if self.made.is_set() and all(device.tried for device in self.devices.values()):
@@ -63,3 +82,11 @@ class Bench:
             configs |= await stack.enter_async_context(simulators()[protocol].start(mine))
         # The profile's order is the order of safe values and of every table.
         return {name: configs[name] for name in self.profile.devices}
+
+
+async def _each(steps: Iterable[Coroutine[object, object, None]]) -> None:
+    """Takes steps at once; what is not done in time goes on by itself."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(RENEW_S), asyncio.TaskGroup() as group:
+            for step in steps:
+                group.create_task(step)

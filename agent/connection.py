@@ -2,9 +2,31 @@
 
 import os
 import socket
+from urllib.parse import urlsplit
 
 from agent.settings import Settings
-from protocols.amqp.options import Options, TlsOptions
+from protocols.amqp.options import Options
+from protocols.tls import Files, TlsCredentials
+
+
+def broker_credentials(settings: Settings) -> TlsCredentials:
+    """The files of the broker's link."""
+    secure = urlsplit(settings.broker).scheme == "amqps"
+    secrets = {"username_file": settings.username_file, "password_file": settings.password_file}
+    return TlsCredentials(
+        _broker_files(settings) if secure else None,
+        secrets={name: path for name, path in secrets.items() if path is not None},
+    )
+
+
+def http_credentials(settings: Settings) -> TlsCredentials:
+    """The files of the HTTP server."""
+    tls = Files(settings.http_client_ca, settings.http_cert, settings.http_key)
+    return TlsCredentials(tls if settings.http_cert is not None else None, listens=True)
+
+
+def _broker_files(settings: Settings) -> Files:
+    return Files(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_verify)
 
 
 def client_options(settings: Settings, role: str) -> Options:
@@ -23,6 +45,7 @@ def client_options(settings: Settings, role: str) -> Options:
         topic_prefix=settings.topic_prefix,
         username=username,
         password=password,
+        sasl=() if settings.sasl == "auto" else (settings.sasl,),
         allow_plain=settings.allow_plain,
-        tls=TlsOptions(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_verify),
+        tls=_broker_files(settings),
     )

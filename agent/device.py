@@ -1,6 +1,7 @@
 """One device under supervision: connect, run, reconnect; its state and its quality."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +20,17 @@ from protocols.base import DeviceConfig, DeviceState, Driver, DriverError, Quali
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 30.0
+BACKOFF_SPREAD = 1.2
+"""A pause is this much longer at most, or as much shorter: devices that went together do not come at once."""
+CALM_S = 5.0
+"""How long a link that is to be made anew stays for whoever makes the device safe by it."""
 CLOSE_GRACE_S = 1.0
 """How long a driver may take to close."""
+UNVERIFIED = "verify: false: the other end's certificate is not checked"
 STEADY_S = 10.0
 """A link that held this long starts its backoff anew."""
+MISSED_CYCLES = "missed-cycles"
+"""The reason of a loss that is polls for which time ran out."""
 
 
 class Device:
@@ -47,18 +55,40 @@ class Device:
         self.mode = mode
         self.turns = Turns(config.name)
         self.since_ns = clock.now_ns()
-        self.reason = ""
+        credentials = config.credentials()
+        self.caveat = "" if credentials is None or credentials.verified else UNVERIFIED
+        """What is always to be said of its link."""
         self.status = DeviceState.CONNECTING if config.enabled else DeviceState.DISABLED
         self.losses = Losses()
         """What was not taken from the device and is still to be said."""
+        self.taken = 0
+        """Samples and batches of raw frames that the driver gave."""
+        self.taken_ns = 0
+        """The time of the last of them (UTC), 0 before the first."""
+        self.connects = 0
+        """How often its link was made."""
         self._events = events
         self._latest = latest
         self._changed = changed
+        self._why = ""
+        self._link: asyncio.Task[None] | None = None
+        self._held = False
+        self._taken_up = asyncio.Event()
+        self._renewed = asyncio.Event()
+        self._renewed.set()
+        self._turned = asyncio.Event()
         self._linked = False
         self._linked_at: float | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._due: float | None = None
         self._filter = ChangeFilter(config.refresh) if config.report == "change" else None
         self._batch = Batcher(config.batch, self._emit)
         self._log = structlog.get_logger("device").bind(device=config.name)
+
+    @property
+    def reason(self) -> str:
+        """Why it is as it is, in words."""
+        return "; ".join(filter(None, (self._why, self.caveat)))
 
     @property
     def tried(self) -> bool:
@@ -70,10 +100,21 @@ class Device:
         """Whether commands to it may succeed."""
         return self.status in (DeviceState.ONLINE, DeviceState.DEGRADED)
 
+    @property
+    def stuck(self) -> str:
+        """Why its supervisor does not go on, in words; empty while it does, also when no device answers."""
+        if self._supervisor is not None and self._supervisor.done():
+            return f"the supervisor of device {self.name} has ended"
+        if self._due is not None and time.monotonic() > self._due:
+            return f"the supervisor of device {self.name} hangs"
+        return ""
+
     # -- Sink -----------------------------------------------------------------------------------
 
     def sample(self, sample: Sample) -> None:
         """Takes readings from the driver."""
+        self.taken += 1
+        self.taken_ns = sample.time_ns
         self._latest.update(self.name, sample)
         if sample.values and self.status in (DeviceState.CONNECTING, DeviceState.OFFLINE):
             self._set(DeviceState.ONLINE)
@@ -88,6 +129,8 @@ class Device:
 
     def frames(self, body: bytes, time_ns: int) -> None:
         """Takes raw bus frames; the driver has gathered them."""
+        self.taken += 1
+        self.taken_ns = time_ns
         if self.status in (DeviceState.CONNECTING, DeviceState.OFFLINE):
             self._set(DeviceState.ONLINE)
         self._emit(body, time_ns, FRAMES)
@@ -95,7 +138,7 @@ class Device:
     def missed(self, cycles: int, period: float) -> None:
         """Counts skipped poll cycles; the next heartbeat says them as a loss."""
         now = clock.now_ns()
-        self.losses.count("missed-cycles", cycles, now - int(cycles * period * 1e9), now)
+        self.losses.count(MISSED_CYCLES, cycles, now - int(cycles * period * 1e9), now)
 
     def lost(self, count: int, reason: str) -> None:
         """Counts what could not be taken from the device; the next heartbeat says it."""
@@ -113,35 +156,81 @@ class Device:
         """Keeps the device connected until cancelled."""
         if not self.config.enabled:
             return
+        self._supervisor = asyncio.current_task()
         backoff = BACKOFF_FIRST_S
         while True:
-            self._linked_at = None
+            self._linked_at = self._due = None
+            self._taken_up.clear()
+            if self._held:
+                await self._taken_up.wait()
+            # In a task of its own: a task group that fails may leave its task marked as cancelled.
+            self._link = asyncio.create_task(self._live(), name=f"{self.name}: link")
             try:
-                # In a task of its own: a task group that fails may leave its task marked as cancelled.
-                await asyncio.create_task(self._live(), name=f"{self.name}: link")
+                await self._link
+            except asyncio.CancelledError:
+                if not self._held:
+                    raise
             except DriverError as error:
                 self._lost(str(error))
             except Exception as error:  # noqa: BLE001  # reported as this device's state
                 # A fault of the driver is this device's fault, never the agent's end.
                 reason = f"internal error in the driver: {type(error).__name__}: {error}"
-                if reason != self.reason:  # said once, not at every attempt
+                if reason != self._why:  # said once, not at every attempt
                     self._log.exception("driver failed")
                 self._lost(reason)
             finally:
                 self._linked = False
+                self._due = time.monotonic() + CLOSE_GRACE_S + backoff * BACKOFF_SPREAD
                 await self._close()
                 self._batch.flush()
+                self._link = None
+                self._turned.set()
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 # A driver whose link goes at this very moment may say that alone: so do Python's task groups.
                 raise asyncio.CancelledError
             if self._linked_at is not None and time.monotonic() - self._linked_at > STEADY_S:
                 backoff = BACKOFF_FIRST_S
-            await asyncio.sleep(backoff * random.uniform(0.8, 1.2))
-            backoff = min(backoff * 2, BACKOFF_MOST_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff * random.uniform(2 - BACKOFF_SPREAD, BACKOFF_SPREAD)):
+                    await self._taken_up.wait()
+                    backoff = 0.0
+            backoff = min(max(backoff * 2, BACKOFF_FIRST_S), BACKOFF_MOST_S)
+
+    async def let_go(self) -> None:
+        """Closes the link, which is not made again before `take_up`; the state stays meanwhile.
+
+        Whoever is making the device safe is waited for, a moment.
+        """
+        await self.turns.calm(CALM_S)
+        self._held = True
+        self._renewed.clear()
+        if self._link is not None:
+            self._turned.clear()
+            self._link.cancel()
+            await self._turned.wait()
+
+    async def take_up(self) -> None:
+        """Makes the link again at once, and returns when it is made or cannot be."""
+        self._turned.clear()
+        self._held = False
+        self._taken_up.set()
+        try:
+            await self._turned.wait()
+        finally:
+            self._renewed.set()
+
+    async def renewed(self, within: float) -> None:
+        """Returns when no link is being made anew any more, or after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._renewed.wait()
 
     async def _live(self) -> None:
+        structlog.contextvars.bind_contextvars(device=self.name)  # for what its driver logs
         await self.driver.connect()
         self._linked, self._linked_at = True, time.monotonic()
+        self._turned.set()
+        self.connects += 1
         if self.status is not DeviceState.CONNECTING:
             self._log.info("connected again")
         if not any(point.readable for point in self.config.points.values()):
@@ -210,19 +299,19 @@ class Device:
     def _require_link(self) -> None:
         if not self._linked:
             raise DriverError(
-                "disconnected", f"device {self.name} is {self.status}: {self.reason or 'no link yet'}"
+                "disconnected", f"device {self.name} is {self.status}: {self._why or 'no link yet'}"
             )
 
     # -- inside ---------------------------------------------------------------------------------
 
     def _set(self, state: DeviceState, reason: str = "") -> None:
-        if (state, reason) == (self.status, self.reason):
+        if (state, reason) == (self.status, self._why):
             return
         changed_state = state is not self.status
-        self.status, self.reason = state, reason
+        self.status, self._why = state, reason
         if changed_state:
             self.since_ns = clock.now_ns()
-            body = {"device": self.name, "state": state, "reason": reason, "mode": self.mode}
+            body = {"device": self.name, "state": state, "reason": self.reason, "mode": self.mode}
             self._events.device_change(self.name, body, mode=self.mode)
         self._changed()
 

@@ -10,12 +10,22 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from agent.authorization.config import Authorization, RateLimit, mistakes
 from agent.document import Entry, MappingNode, Node, ScalarNode, plain, read_document
 from agent.problems import ConfigErrors, Place, Problem, did_you_mean
-from agent.validation import MISSING, problems_of
+from agent.validation import MISSING, locate, problems_of
+from agent.web.token import is_loopback, read_token
 from protocols.units import WRITTEN, Duration, Size
 
 PREFIX = "HILGATE_"
+FILE_ONLY = ("authorization", "rate_limit")
+"""Fields that are blocks of the settings file, and neither a variable nor an option."""
+_PAIRS = [
+    ("tls_cert", "tls_key"),
+    ("tls_key", "tls_cert"),
+    ("http_cert", "http_key"),
+    ("http_key", "http_cert"),
+]
 _NEAR_MISS = 0.85
 
 
@@ -83,6 +93,9 @@ class Settings(BaseModel):
     username_file: Path | None = Field(None, description="A file with the name to log in with.")
     password_file: Path | None = Field(None, description="A file with the password.")
     allow_plain: bool = Field(False, description="true: the password may go over a line without TLS.")
+    sasl: Literal["auto", "ANONYMOUS", "PLAIN", "EXTERNAL"] = Field(
+        "auto", description="How to log in; auto: PLAIN with a name, EXTERNAL with tls_cert, else ANONYMOUS."
+    )
     tls_ca: Path | None = Field(None, description="Certificates that the broker is checked against (PEM).")
     tls_cert: Path | None = Field(None, description="The agent's own certificate (PEM).")
     tls_key: Path | None = Field(None, description="The key of tls_cert (PEM).")
@@ -113,7 +126,22 @@ class Settings(BaseModel):
     )
     audit_age: Duration = Field(30 * 24 * 3600.0, gt=0, description="How long the audit is kept.")
     http: Annotated[str, AfterValidator(_listen)] | None = Field(
-        None, description="host:port of health and status over HTTP (extra web); none by default."
+        None,
+        description="host:port of health, status and metrics over HTTP (extra web); none by default.",
+    )
+    http_token_file: Path | None = Field(
+        None, description="A file with the token that HTTP is asked with; needed off loopback."
+    )
+    http_cert: Path | None = Field(None, description="The certificate of HTTP over TLS (PEM).")
+    http_key: Path | None = Field(None, description="The key of http_cert (PEM).")
+    http_client_ca: Path | None = Field(
+        None, description="Authorities whose clients need no token (PEM); off loopback, this or a token."
+    )
+    authorization: Authorization | None = Field(
+        None, description="Who may do what: docs/authorization.md. Without it everybody may do everything."
+    )
+    rate_limit: RateLimit | None = Field(
+        RateLimit(), description="How often one sender may command: docs/authorization.md; null: no limit."
     )
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -135,10 +163,14 @@ def _first_line(path: Path | None) -> str | None:
     return None if path is None else path.read_text("utf-8").partition("\n")[0].rstrip("\r")
 
 
-def load_settings(file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+def load_settings(
+    file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any], *, files: bool = True
+) -> Settings:
     """Settings from a YAML file, then `HILGATE_<FIELD>` variables, then the command line; the later wins.
 
-    An empty variable and an override of None count as not given. Paths in a file are relative to it.
+    An empty variable and an override of None count as not given. Paths in a file are relative to it,
+    and may hold variables as in profiles: `${CREDENTIALS_DIRECTORY}/password`. Without `files` nobody
+    looks whether what they name can be read.
 
     Raises:
         ConfigErrors: everything that is wrong, each with the file and line, variable or option it came from.
@@ -146,7 +178,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], overrides: Mapp
     problems: list[Problem] = []
     root = MappingNode(Place("settings"), {})
     if file is not None:
-        root.entries |= _from_file(file, problems)
+        root.entries |= _from_file(file, environ, problems)
     root.entries |= _from_environment(environ, problems)
     root.entries |= _from_overrides(overrides)
     settings: Settings | None = None
@@ -154,7 +186,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], overrides: Mapp
         settings = Settings.model_validate(plain(root), context=WRITTEN)
     except ValidationError as error:
         problems += map(_say_how, problems_of(error, root, schema=Settings.model_json_schema()))
-    problems += _at_odds(root, settings)
+    problems += _at_odds(root, settings, files)
     if settings is None or problems:
         raise ConfigErrors(problems)
     return settings
@@ -165,7 +197,9 @@ def option(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def _from_file(file: Path, problems: list[Problem]) -> dict[str, Entry]:
+def _from_file(file: Path, environ: Mapping[str, str], problems: list[Problem]) -> dict[str, Entry]:
+    from agent.profile.variables import Substitution  # dear to import, and rarely needed otherwise
+
     document = read_document(file, str(file))
     problems += document.problems
     if not isinstance(document.root, MappingNode):
@@ -175,11 +209,28 @@ def _from_file(file: Path, problems: list[Problem]) -> dict[str, Entry]:
     for field in _PATHS & document.root.entries.keys():
         node = document.root.entries[field].node
         if isinstance(node, ScalarNode) and isinstance(node.value, str):
-            node.value = str(file.parent / node.value)
+            path = Substitution(environ, problems).text(node.value, node.place, field)
+            node.value = str(file.parent / path)
+    _from_folder(document.root, file.parent, "authorization", "jwt")
     return document.root.entries
 
 
-_PATHS = {"username_file", "password_file", "tls_ca", "tls_cert", "tls_key", "store"}
+def _from_folder(node: Node, folder: Path, *blocks: str) -> None:
+    """Makes the files of authorization's block relative to the settings file, where they are there."""
+    for name in blocks:
+        if not isinstance(node, MappingNode) or name not in node.entries:
+            return
+        node = node.entries[name].node
+    entries = node.entries if isinstance(node, MappingNode) else {}
+    for name in entries.keys() & {"ca", "jwks"}:
+        found = entries[name].node
+        if isinstance(found, ScalarNode) and isinstance(found.value, str) and "://" not in found.value:
+            found.value = str(folder / found.value)
+
+
+_PATHS = {"username_file", "password_file", "tls_ca", "tls_cert", "tls_key", "store"} | {
+    f"http_{name}" for name in ("token_file", "cert", "key", "client_ca")
+}
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, Entry]:
@@ -187,7 +238,9 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
     fields = {PREFIX + field.upper(): field for field in Settings.model_fields}
     for name, text in environ.items():
         place = Place(f"environment variable {name}")
-        if name in fields:
+        if fields.get(name) in FILE_ONLY:
+            problems.append(Problem.at(place, fields[name], "is a block of the settings file"))
+        elif name in fields:
             if text:
                 entries[fields[name]] = Entry(place, ScalarNode(place, text))
         elif name.startswith(PREFIX) and _is_slip(name):
@@ -221,11 +274,13 @@ def _say_how(problem: Problem) -> Problem:
     if problem.message != MISSING:
         return problem
     field = problem.field
+    if problem.field.partition(".")[0] in FILE_ONLY:
+        return problem
     hint = f"give {option(field)}, {PREFIX}{field.upper()} or `{field}:` in the settings file"
     return Problem("settings", 0, 0, field, MISSING, hint)
 
 
-def _at_odds(root: MappingNode, settings: Settings | None) -> list[Problem]:
+def _at_odds(root: MappingNode, settings: Settings | None, files: bool) -> list[Problem]:
     """What no setting shows alone: pairs that belong together, and files and packages that are missing."""
     given = root.entries
     problems = []
@@ -237,7 +292,7 @@ def _at_odds(root: MappingNode, settings: Settings | None) -> list[Problem]:
         wrong("username_file", "goes against username; give one of them")
     if "password_file" in given and not {"username", "username_file"} & given.keys():
         wrong("password_file", "needs a username or username_file")
-    for field, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+    for field, other in (*_PAIRS, ("http_client_ca", "http_cert")):
         if field in given and other not in given:
             wrong(field, f"needs {other} too")
     if settings is None:
@@ -245,16 +300,38 @@ def _at_odds(root: MappingNode, settings: Settings | None) -> list[Problem]:
     if settings.broker.startswith("amqp://"):
         for field in [field for field in given if field.startswith("tls_")]:
             wrong(field, "needs a broker URL that begins with amqps://")
-    if settings.http is not None and find_spec("aiohttp") is None:
-        wrong("http", "needs the package aiohttp; install hilgate[web]")
+    if settings.http is None:
+        for field in [field for field in given if field.startswith("http_")]:
+            wrong(field, "needs http too")
+    else:
+        if no_http := _why_no_http(settings, settings.http):
+            wrong("http", no_http)
     if settings.flavour != "generic":
         for field in ("queue_prefix", "topic_prefix"):
             if field in given:
                 wrong(field, "needs flavour generic")
-    for field in (_PATHS - {"store"}) & given.keys():
+    for loc, message in mistakes(settings.authorization) if settings.authorization else ():
+        spot = locate(root, ("authorization", *loc))
+        problems.append(Problem.at(spot.place, spot.field, message))
+    for field in (_PATHS - {"store"}) & given.keys() if files else ():
         if (why := _unreadable(getattr(settings, field))) is not None:
             wrong(field, why)
+        elif field == "http_token_file" and settings.http_token_file is not None:
+            try:
+                read_token(settings.http_token_file)
+            except (OSError, ValueError) as error:
+                wrong(field, str(error))
     return problems
+
+
+def _why_no_http(settings: Settings, listen: str) -> str:
+    for package in ("aiohttp", "prometheus_client"):
+        if find_spec(package) is None:
+            return f"needs the package {package}; install hilgate[web]"
+    guarded = settings.http_token_file is not None or settings.http_client_ca is not None
+    if not guarded and not is_loopback(listen.rpartition(":")[0]):
+        return "can be reached from elsewhere: give http_token_file or http_client_ca, or use 127.0.0.1"
+    return ""
 
 
 def _unreadable(path: Path) -> str | None:

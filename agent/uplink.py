@@ -41,6 +41,8 @@ class Uplink:
         self._new: asyncio.Queue[Address] = asyncio.Queue()
         outbox.on_channel = self._new.put_nowait
         self._refused: set[Address] = set()
+        self.accepted = 0
+        """Messages that the broker took for somebody."""
         self.unrouted = 0
         """Messages that the broker took and nobody listens to."""
         self.dead_letters = 0
@@ -159,6 +161,7 @@ class Uplink:
         """Whether the message is dealt with; if not, it is to be sent again."""
         match outcome.kind:
             case OutcomeKind.ACCEPTED:
+                self.accepted += 1
                 self._outbox.done(message)
             case OutcomeKind.UNROUTED:
                 self.unrouted += 1

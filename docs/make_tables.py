@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from agent.authorization.config import Authorization, Jwt, RateLimit, Rule
 from agent.profile.templates import Repeat
-from agent.settings import PREFIX, Settings, option
+from agent.settings import FILE_ONLY, PREFIX, Settings, option
 from protocols.base import Batch, DeviceConfig, Point, Quality
 from protocols.can.config import (
     Answer,
@@ -106,6 +107,10 @@ def tables() -> dict[str, str]:
     common = set(DeviceConfig.model_fields)
     return {
         "settings": _settings(),
+        "authorization": "".join(
+            f"\n`{name}:`\n\n{_table(model)}" for name, model in
+            (("authorization", Authorization), ("rules", Rule), ("jwt", Jwt), ("rate_limit", RateLimit))
+        ),
         "device": _table(DeviceConfig),
         "batch": _table(Batch),
         "point": _table(Point),
@@ -178,7 +183,7 @@ def _table(model: type[BaseModel], leave_out: Set[str] = frozenset()) -> str:
 def _settings() -> str:
     rows = ["| field | value | default | variable and option | meaning |", "| --- | --- | --- | --- | --- |"]
     for name, field, default in _fields(Settings, set()):
-        how = f"`{PREFIX}{name.upper()}` `{option(name)}`"
+        how = "in the file only" if name in FILE_ONLY else f"`{PREFIX}{name.upper()}` `{option(name)}`"
         rows.append(f"| `{name}` | {_value(field)} | {default} | {how} | {field.get('description', '')} |")
     return "\n".join(rows) + "\n"
 
@@ -201,6 +206,8 @@ def _default(field: Schema) -> str:
         return ""
     if _unit(field) == "duration" and isinstance(default, float):
         return f"`{format_duration(default) if default else '0s'}`"
+    if default and isinstance(default, list) and all(isinstance(one, str) for one in default):
+        return f"`[{', '.join(default)}]`"
     if _unit(field) == "size":
         return f"`{default // 1024**2}MiB`" if default % 1024**2 == 0 else f"`{default // 1024}KiB`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
@@ -217,7 +224,7 @@ def _value(field: Schema) -> str:
             dict.fromkeys(_value(part) for part in field["anyOf"] if part.get("type") != "null")
         )
     if "const" in field:
-        return f"`{field['const']}`"
+        return f"`{str(field['const']).lower() if field['const'] is True else field['const']}`"
     if "enum" in field:
         return ", ".join(f"`{word}`" for word in field["enum"])
     if unit := _unit(field):

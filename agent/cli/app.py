@@ -13,7 +13,9 @@ from agent.cli import (
     check,
     convert,
     demo,
+    doctor,
     import_,
+    install,
     opcua_cert,
     replay,
     run,
@@ -78,6 +80,11 @@ _add(
     "run rig.yaml --settings /etc/hilgate/rig-07.yaml --log-format json",
 )
 _add(check.check, "check rig.yaml", "check profiles/*.yaml --json")
+_add(
+    doctor.doctor,
+    "doctor rig.yaml --settings /etc/hilgate/rig-07.yaml",
+    "doctor rig.yaml --settings /etc/hilgate/rig-07.yaml --only device --only broker --json",
+)
 _add(check.schema, "schema > profile.schema.json")
 _add(broker.broker, "broker", "broker --listen 127.0.0.1:5673")
 _add(
@@ -91,6 +98,7 @@ _add(
     'send rig-07 safe --reason "smoke"',
     "send rig-07 reserve ci-7 10min --devices pump-plc",
     "send rig-07 release --lease @token",
+    "send rig-07 enable --token-file /run/user/1000/hilgate.jwt",
     "send rig-07 record drive start",
 )
 _add(
@@ -98,6 +106,11 @@ _add(
     "safe-state rig.yaml",
     "safe-state rig.yaml --settings /etc/hilgate/rig-07.yaml --within 8s",
     name="safe-state",
+)
+_add(
+    install.install,
+    "install rig.yaml --bench rig-07 --broker amqps://broker.example:5671",
+    "install rig.yaml --bench rig-07 --broker amqps://broker.example:5671 --with can-network --dry-run",
 )
 _add(watch.watch, "watch", "watch rig-07", "watch rig-07 --json --for 10s")
 

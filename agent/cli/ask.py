@@ -15,7 +15,14 @@ Result = dict[str, Any]
 
 
 async def ask(
-    client: Client, bench: str, body: Result, timeout: float, *, lease: str = "", user: str = ""
+    client: Client,
+    bench: str,
+    body: Result,
+    timeout: float,
+    *,
+    lease: str = "",
+    bearer: str = "",
+    user: str = "",
 ) -> Result:
     """Sends a command and waits for the result that echoes its identity; the command expires by then.
 
@@ -25,6 +32,7 @@ async def ask(
         body: The command.
         timeout: Seconds to wait.
         lease: The token of a lease to write by, if any.
+        bearer: A JWT that says who asks, if any.
         user: The name that the client has logged in with: brokers that vouch for a `user-id` check it.
 
     Raises:
@@ -46,7 +54,8 @@ async def ask(
     try:
         async with asyncio.timeout(timeout):
             command = _command(body, identity, await client.open_replies(on_message), timeout)
-            command.properties = {"lease": lease} if lease else {}
+            shown = {"lease": lease, "authorization": bearer and f"Bearer {bearer}"}
+            command.properties = {name: secret for name, secret in shown.items() if secret}
             command.user_id = user.encode() or None
             _demand_accepted(await _send(client, bench, encode(command)))
             return await answer

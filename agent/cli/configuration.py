@@ -29,7 +29,11 @@ def profile(name: str) -> Profile:
 
 
 def settings(
-    file: Path | None, given: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+    file: Path | None,
+    given: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    files: bool = True,
 ) -> Settings:
     """Settings from a file, the environment and what the command line says; None there is not given.
 
@@ -37,7 +41,7 @@ def settings(
         Failure: with the usage code, a line for each mistake.
     """
     try:
-        return load_settings(file, environ, given)
+        return load_settings(file, environ, given, files=files)
     except ConfigErrors as errors:
         raise Failure(f"the settings are not valid:\n{errors}", Exit.USAGE) from None
 

@@ -1,6 +1,8 @@
 """`hilgate run`: the agent of one bench."""
 
+import faulthandler
 import gc
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,7 @@ from agent.cli.exits import Exit, Failure
 _BENCH_PANEL = "Bench"
 _BROKER_PANEL = "Broker"
 _LIMITS_PANEL = "Limits"
+_HTTP_PANEL = "HTTP"
 
 
 def run(
@@ -57,6 +60,10 @@ def run(
     ] = None,
     password_file: options.PasswordFile = None,
     allow_plain: options.AllowPlain = None,
+    sasl: Annotated[
+        str | None,
+        typer.Option(help="auto, ANONYMOUS, PLAIN or EXTERNAL.", rich_help_panel=_BROKER_PANEL),
+    ] = None,
     tls_ca: options.TlsCa = None,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
@@ -118,7 +125,24 @@ def run(
     audit_age: Annotated[
         str | None, typer.Option(help="How long the audit is kept.", rich_help_panel=_LIMITS_PANEL)
     ] = None,
-    http: Annotated[str | None, typer.Option(help="host:port of the web page and metrics.")] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(help="host:port of health, status and metrics.", rich_help_panel=_HTTP_PANEL),
+    ] = None,
+    http_token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with the token that HTTP is asked with.", rich_help_panel=_HTTP_PANEL),
+    ] = None,
+    http_cert: Annotated[
+        Path | None, typer.Option(help="The certificate of HTTP over TLS.", rich_help_panel=_HTTP_PANEL)
+    ] = None,
+    http_key: Annotated[
+        Path | None, typer.Option(help="The key of --http-cert.", rich_help_panel=_HTTP_PANEL)
+    ] = None,
+    http_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Authorities whose clients need no token.", rich_help_panel=_HTTP_PANEL),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json, to standard error.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
@@ -127,17 +151,20 @@ def run(
     Every option is also a field of the settings file and a variable HILGATE_<FIELD>; the command line
     wins over the variables, and those over the file.
     """
-    from agent import logs
+    from agent import logs, notify
     from agent.cli import configuration, loop
 
     given = {name: value for name, value in ctx.params.items() if name not in ("profile", "settings")}
     chosen = configuration.settings(settings, given)
-    logs.setup(chosen.log_format, chosen.log_level)
+    logs.setup(chosen.log_format, chosen.log_level, chosen.bench)
     loaded = configuration.profile(profile)
     from agent.app import Agent
 
+    service = notify.service(os.environ)
+    if service is not None and service.watchdog is not None:
+        faulthandler.enable()  # whoever hangs is sent SIGABRT, and then shows where
     try:
-        agent = Agent(loaded, chosen)
+        agent = Agent(loaded, chosen, service)
     except (OSError, ValueError) as error:
         raise Failure(f"the agent cannot start: {error}", Exit.USAGE) from error
     # What is loaded now stays: to look through it again would take 20 ms each time, two poll cycles.

@@ -78,11 +78,12 @@ def _settings(file: Path | None, given: Mapping[str, Any]) -> "Settings":
     from agent.validation import MISSING
 
     try:
-        return load_settings(file, os.environ, given)
+        # Secrets and certificates of the broker are of no use here, and systemd may have taken them away.
+        return load_settings(file, os.environ, given, files=False)
     except ConfigErrors as errors:
         missing = {problem.field for problem in errors.problems if problem.message == MISSING}
         stand_ins = {field: word for field, word in _NOT_NEEDED.items() if field in missing}
-        chosen = configuration.settings(file, {**given, **stand_ins})
+        chosen = configuration.settings(file, {**given, **stand_ins}, files=False)
     if chosen.store is not None and chosen.bench == _UNNAMED:
         raise Failure("An event in the store needs the bench's id: give --bench", Exit.USAGE)
     return chosen

@@ -73,6 +73,13 @@ def send(
             rich_help_panel=_LEASE_PANEL,
         ),
     ] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HILGATE_TOKEN_FILE",
+            help="A file with a JWT that says who asks; it is sent as `authorization: Bearer`.",
+        ),
+    ] = None,
     timeout: Annotated[
         float,
         typer.Option(
@@ -110,10 +117,11 @@ def send(
         if not token:
             raise Failure(f"{op} needs a lease: set HILGATE_LEASE, or give --lease @FILE", Exit.USAGE)
         body["lease"], token = token, ""
+    bearer = "" if token_file is None else _read(token_file, "token")
     logs.setup("text", "error")  # what the connection is like, the command says itself
     chosen = configuration.client_settings(settings, {"bench": bench} | options.broker_fields(ctx))
     began = time.monotonic()
-    result = loop.execute(lambda stop: _exchange(stop, chosen, body, token, timeout))
+    result = loop.execute(lambda stop: _exchange(stop, chosen, body, token, bearer, timeout))
     if as_json:
         output.json_line(result)
     else:
@@ -129,16 +137,23 @@ def _token(text: str) -> str:
     Raises:
         Failure: its file cannot be read.
     """
-    if not text.startswith("@"):
-        return text
+    return _read(Path(text[1:]), "lease's token") if text.startswith("@") else text
+
+
+def _read(path: Path, what: str) -> str:
+    """A secret that stands alone in a file.
+
+    Raises:
+        Failure: it cannot be read.
+    """
     try:
-        return Path(text[1:]).read_text().strip()
+        return path.read_text().strip()
     except (OSError, ValueError) as error:
-        raise Failure(f"The lease's token cannot be read: {error}", Exit.USAGE) from None
+        raise Failure(f"The {what} cannot be read: {error}", Exit.USAGE) from None
 
 
 async def _exchange(
-    stop: asyncio.Event, settings: "Settings", body: dict[str, Any], token: str, timeout: float
+    stop: asyncio.Event, settings: "Settings", body: dict[str, Any], token: str, bearer: str, timeout: float
 ) -> dict[str, Any]:
     """Connects, sends and waits for the result.
 
@@ -155,4 +170,4 @@ async def _exchange(
 
     async with beside(interrupt(), "interrupt"), connected(settings, timeout) as client:
         user, _ = settings.credentials()
-        return await ask(client, settings.bench, body, timeout, lease=token, user=user or "")
+        return await ask(client, settings.bench, body, timeout, lease=token, bearer=bearer, user=user or "")

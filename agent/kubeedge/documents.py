@@ -44,6 +44,20 @@ class Device:
     """Sentences on what could not be taken."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a few lines of them stand for gigabytes once they are written out."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """A node of the tree.
+
+        Raises:
+            yaml.YAMLError: it is an alias, or anything else is wrong.
+        """
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*), which are not followed")
+        return super().compose_node(parent, index)
+
+
 def devices_in(texts: Mapping[str, str]) -> tuple[list[Device], list[str]]:
     """All devices of some files (name to content), and sentences on documents that are not taken.
 
@@ -55,7 +69,7 @@ def devices_in(texts: Mapping[str, str]) -> tuple[list[Device], list[str]]:
     left = []
     for file, text in texts.items():
         try:
-            documents = list(_flat(yaml.safe_load_all(text)))
+            documents = list(_flat(yaml.load_all(text, _Loader)))
         except (yaml.YAMLError, RecursionError) as error:
             raise ValueError(f"{file} is no YAML: {error!s:.300}") from error
         for document in documents:

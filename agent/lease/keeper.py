@@ -204,6 +204,14 @@ class Leases:
         token_hash = None if token is None else digest(token)
         self._book.check(device, token_hash, self._store.timeline.now(), required=self._required)
 
+    def holds(self, token: str, device: str | None) -> bool:
+        """Whether a token is that of a lease that is under way, and has this device (None: any)."""
+        try:
+            lease = self._book.running(digest(token), self._store.timeline.now())
+        except Refused:
+            return False
+        return device is None or lease.covers(device)
+
     def shown(self) -> Mapping[str, Any] | None:
         """Availability's `lease`: that of the whole bench, else the oldest; `others` where there are more."""
         leases = sorted(self._book.leases, key=lambda lease: lease.devices is not None)
@@ -211,6 +219,10 @@ class Leases:
             return None
         first, *others = ({"id": lease.id} | self._view(lease, lease.state) for lease in leases)
         return first | {"others": others} if others else first
+
+    def states(self) -> list[State]:
+        """Where in its life each lease is."""
+        return [lease.state for lease in self._book.leases]
 
     def covers_all(self) -> bool:
         """Whether every enabled device is leased."""

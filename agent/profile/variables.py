@@ -26,6 +26,10 @@ class Substitution:
         }
         return MappingNode(node.place, entries)
 
+    def text(self, text: str, place: Place, field: str) -> str:
+        """A text with its variables filled in."""
+        return _VARIABLE.sub(lambda match: self._value(match, place, field, True), text)
+
     def _fill(self, node: Node, field: str, allowed: bool) -> Node:
         match node:
             case MappingNode():

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -47,6 +48,8 @@ class Safety:
         self._connected = connected
         self._broker_loss = broker_loss
         self._faults = Faults(store, bench.mode)
+        self.drives: Counter[tuple[Cause, bool]] = Counter()
+        """How often devices were made safe since the agent started, by cause and by whether all were."""
         self._returns = ReturnWatch(self._faults.unsafe)
         self._rates = Rates()
         self._log = structlog.get_logger("safety")
@@ -57,6 +60,11 @@ class Safety:
     def faults(self) -> Mapping[str, str]:
         """What is wrong until it is put right or a person has looked: key to a sentence."""
         return self._faults.texts
+
+    @property
+    def unsafe(self) -> Collection[str]:
+        """The devices that could not be made safe."""
+        return self._faults.unsafe
 
     def fault(self, key: str, text: str) -> None:
         """Notes a fault, also for later runs; the bench is in state `fault` while there is one."""
@@ -92,6 +100,7 @@ class Safety:
             limit = share(deadline - loop.time(), len(chosen) - place)
             outcomes += await self._make_safe(device, limit)
         done = report(cause, reason, started_ns, outcomes)
+        self.drives[cause, not done.bad] += 1
         done.record(self._store, self._faults, self._events, self._bench.mode)
         if done.bad:
             self._log.error("not made safe", cause=cause, reason=done.reason, bad=done.bad)
@@ -113,6 +122,7 @@ class Safety:
         clock_s = asyncio.get_running_loop().time
         end = clock_s() + limit
         async with device.turns.overtaken(min(OVERTAKE_GRACE_S, limit / 4)):
+            await device.renewed(limit / 2)  # a link that is just made anew only says that it is away
             self._rest(device)
             outcomes = await make_safe(device, device.config, max(0.0, end - clock_s()))
         self.wrote(device, {outcome.point: outcome.value for outcome in outcomes if outcome.reached})

@@ -5,6 +5,7 @@ given is on disk. Where the disk fails the store goes on in memory and says so i
 """
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -79,6 +80,10 @@ class Outbox(Protocol):
 
     on_channel: Callable[[Address], None]
     """Called once for each channel that gets its first message, also those that an earlier run left."""
+    max_bytes: int
+    """What it may hold."""
+    lost: Counter[str]
+    """Messages given up since the agent started, by reason; one where nobody can say how many."""
 
     def put(self, message: Outgoing) -> None:
         """Takes a message; `take` gives it once it is stored. Over the bounds the oldest telemetry is given

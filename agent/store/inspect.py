@@ -29,6 +29,22 @@ FROM dead_letters AS letter LEFT JOIN channels ON channels.id = letter.channel
 _AUDIT = ", ".join(AuditEntry.__struct_fields__)
 
 
+def is_locked(directory: Path) -> bool:
+    """Whether an agent runs on the store there.
+
+    Raises:
+        OSError: the lock file cannot be read.
+    """
+    try:
+        with (directory / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 class NoStore(Exception):
     """There is nothing to look into; the text is a sentence for people."""
 
@@ -150,14 +166,7 @@ class Inspector:
 
     def in_use(self) -> bool:
         """Whether an agent runs on this store."""
-        try:
-            with (self.directory / "lock").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return is_locked(self.directory)
 
     # -- everything by number -------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class Keeper:
         self._carried, self._deliver = carried, deliver
         self._queue: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._closing = False
+        self.turns = 0
+        """Grows each second at least, while the thread goes on."""
         self._noted = float("-inf")
         self._data_version = 0 if self._main is None else self._main.data_version()
         self._again_at = 0.0
@@ -93,6 +95,7 @@ class Keeper:
             self._leave_disk(self._error, report)
         self._refill(report)
         while True:
+            self.turns += 1
             if report != Report(room=self._last_room):
                 self._last_room = report.room
                 self._deliver(report)

@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -34,7 +34,7 @@ class SqliteOutbox:
     def __init__(self, handover: Handover, timeline: Timeline, max_bytes: int, max_age: float) -> None:
         self._handover = handover
         self._timeline = timeline
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._max_age = max_age
         self._on_channel: Callable[[Address], None] = lambda _: None
         self._lines: dict[Address, _Line] = {}
@@ -47,6 +47,8 @@ class SqliteOutbox:
         self._losses: dict[int, Loss] = {}
         self._open: dict[tuple[str, str], int] = {}
         self._next_loss = 1
+        self.lost: Counter[str] = Counter()
+        """Messages given up since the agent started, by reason; one where nobody can say how many."""
         self._refills = 0
         """How often room was made and the thread has not yet given what waits behind."""
         self._emptied = asyncio.Event()
@@ -183,6 +185,7 @@ class SqliteOutbox:
     def lose_unknown(self, reason: str) -> None:
         """Counts a loss of which nobody can say what it was."""
         now_ns = clock.now_ns()
+        self.lost[reason] += 1
         self._note_loss(self._next_loss, Loss("store", reason, 0, 0, 0, now_ns, now_ns))
         self._next_loss += 1
 
@@ -195,6 +198,7 @@ class SqliteOutbox:
         self._count_lost(message, reason)
 
     def _count_lost(self, message: Outgoing, reason: str) -> None:
+        self.lost[reason] += 1
         number = self._open.get((message.source, reason))
         if number is None:
             number = self._open[message.source, reason] = self._next_loss
@@ -222,9 +226,9 @@ class SqliteOutbox:
     def _make_room(self) -> None:
         """Gives up what waits and is over the bounds; what is in flight stays until its outcome is known."""
         now = self._timeline.now()
-        if self._bytes <= self._max_bytes and not self._is_old(now):
+        if self._bytes <= self.max_bytes and not self._is_old(now):
             return
-        excess = self._bytes - self._max_bytes
+        excess = self._bytes - self.max_bytes
         victims: list[tuple[Outgoing, str]] = []
         for lane in (Lane.TELEMETRY, Lane.EVENT):
             if lane is Lane.EVENT and (victims or self._refills):

@@ -81,6 +81,11 @@ class SqliteStore:
             self._outbox.lose_unknown("store-corrupt")
         self._keeper.start()
 
+    @property
+    def turns(self) -> int:
+        """Grows each second at least, while the store goes on; a disk that failed does not stop it."""
+        return self._keeper.turns
+
     def next_sequence(self, counter: str) -> int:
         """The next number of a counter, from 1."""
         number = self._counters[counter] = self._counters.get(counter, 0) + 1

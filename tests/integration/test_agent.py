@@ -1,10 +1,8 @@
 """The whole agent on a simulated bench and the embedded broker, seen only through AMQP."""
 
-import asyncio
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
 from desk import Desk, RunAgent, desk
 
 from protocols.amqp.cloudevents import Event
@@ -162,30 +160,3 @@ async def test_structured_events_carry_the_same(broker: Broker, run_agent: RunAg
         event, body = (await one.until(lambda: one.of_type("samples")))[0]
         assert event.source.startswith("/benches/rig/devices/")
         assert body["samples"]
-
-
-async def test_a_port_that_is_taken_is_named(broker: Broker, run_agent: RunAgent) -> None:
-    taken = f"127.0.0.1:{broker.port}"
-    with pytest.raises(ExceptionGroup) as failed:
-        async with run_agent(PROFILE, broker.url, http=taken):
-            await asyncio.get_running_loop().create_future()
-    assert failed.group_contains(OSError, match=f"http cannot listen on {taken}: ")
-
-
-async def test_health_is_served_over_http(broker: Broker, run_agent: RunAgent, unused_port: int) -> None:
-    import aiohttp
-
-    listen = f"127.0.0.1:{unused_port}"
-    async with desk(broker.url, "rig") as one, run_agent(PROFILE, broker.url, http=listen):
-        await one.until_state("available")
-        async with aiohttp.ClientSession(f"http://{listen}") as session:
-
-            async def get(path: str) -> tuple[int, dict[str, object]]:
-                async with session.get(path) as answer:
-                    return answer.status, await answer.json()
-
-            assert await get("/livez") == (200, {"status": "ok"})
-            assert (await get("/readyz"))[1]["state"] == "available"
-            assert (await get("/availability"))[1]["bench"] == "rig"
-            assert (await get("/values/psu"))[1]["voltage"]["value"] == 0.0  # type: ignore[index]  # JSON
-            assert (await get("/values/nobody"))[0] == 404

@@ -34,6 +34,7 @@ def maker() -> dict[str, Any]:
 
 def test_there_are_documents_with_tables() -> None:
     assert documents() == [
+        "authorization.md",
         "can.md",
         "dnp3-fields.md",
         "mqtt.md",

@@ -1,6 +1,7 @@
 """Leases as they live: on a bench of scripted devices, with clocks that the test sets."""
 
 import asyncio
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ async def test_a_lease_from_its_beginning_to_its_end(store: SqliteStore) -> None
         "expires": "2023-11-14T22:14:20.000000000Z",
         "reason": "",
     }
+
+
+@pytest.mark.usefixtures("time")
+async def test_a_token_is_256_bits_that_nobody_had_before(store: SqliteStore) -> None:
+    rig = LeasedRig(store, {})
+    async with rig.at_work():
+        tokens = [await rig.reserve(), await rig.reserve(priority=9), await rig.reserve(priority=10)]
+    assert len(set(tokens)) == 3
+    assert {len(base64.urlsafe_b64decode(token + "=")) for token in tokens} == {32}
 
 
 async def test_a_lease_ends_when_its_time_is_over(store: SqliteStore, time: Clock) -> None:

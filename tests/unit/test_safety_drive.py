@@ -361,3 +361,38 @@ async def test_without_the_setting_a_lost_broker_changes_nothing(store: SqliteSt
         await asyncio.sleep(0.2)
         watching.cancel()
     assert rig.events.said == []
+
+
+async def test_a_link_that_is_just_made_anew_is_waited_for(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driving, "DEVICE_LIMIT_S", 30.0)
+    rig = Rig(store, {"pump": PUMP})
+    async with rig.running():
+        await rig["pump"].let_go()
+        making_safe = asyncio.create_task(rig.safety.drive("command"))
+        await until(lambda: rig["pump"].turns.overtakes)
+        await rig["pump"].take_up()
+        assert (await making_safe)["safe"] is True
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_a_link_that_does_not_come_again_is_not_waited_for_long(store: SqliteStore) -> None:
+    rig = Rig(store, {"pump": PUMP})
+    async with rig.running():
+        await rig["pump"].let_go()
+        async with asyncio.timeout(30):
+            body = await rig.safety.drive("command")
+    assert body["safe"] is False
+
+
+async def test_a_link_by_which_a_device_is_made_safe_is_not_let_go_meanwhile(store: SqliteStore) -> None:
+    rig = Rig(store, {"pump": PUMP})
+    async with rig.running(), asyncio.timeout(30):
+        async with rig["pump"].turns.overtaken(1):
+            letting_go = asyncio.create_task(rig["pump"].let_go())
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert await rig["pump"].read(["speed"])
+            assert not letting_go.done()
+        await letting_go
