@@ -3,11 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 UV := .cache/uv/bin/uv
+BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint peers bench lock wheel clean
+.PHONY: help venv demo test lint peers bench lock wheel image sbom audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +26,11 @@ lint: venv ## Run the checks alone: style, types, import floors
 	$(BIN)/mypy .ci/bootstrap.py
 	$(BIN)/mypy tests/tools/get-peers
 	$(BIN)/mypy tests/tools/in-uml
+	$(BIN)/mypy tests/tools/audit
+	$(BIN)/mypy deploy/image/assemble.py
+	$(BIN)/mypy deploy/image/sbom.py
+	$(BIN)/mypy tests/tools/in-arm64
+	$(BIN)/mypy tests/tools/run-tests
 	$(BIN)/mypy --explicit-package-bases tests/conftest.py tests/guest.py
 	$(BIN)/mypy --explicit-package-bases benchmarks
 	@# Each folder on its own: their conftest modules have one name. What the tests call is not typed everywhere.
@@ -32,8 +38,8 @@ lint: venv ## Run the checks alone: style, types, import floors
 		--allow-untyped-calls --disable-error-code func-returns-value tests/$$folder || exit 1; done
 	$(BIN)/lint-imports --no-cache
 
-test: lint ## Run every check and test; real peers that are missing are skipped and named at the end
-	$(BIN)/python -m pytest $(ARGS)
+test: $(if $(ARGS),venv,lint) ## Run every check and test; real peers that are missing are skipped and named at the end
+	@$(BIN)/python tests/tools/run-tests $(ARGS)
 
 peers: venv ## Get the real peers that tests run against: CAN and Modbus tools, AMQP brokers, rhea
 	tests/tools/get-peers
@@ -51,6 +57,16 @@ lock: venv ## Choose the newest versions anew and write them to the lock files
 
 wheel: venv ## Build the wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+image: ## Build the container image with docker, podman or buildah; ARGS="--build-arg BASE=..." pins its base
+	$(BUILDER) build --tag hilgate --label org.opencontainers.image.revision=$$(git rev-parse HEAD) \
+		--label org.opencontainers.image.created=$$(date -u +%Y-%m-%dT%H:%M:%SZ) $(ARGS) .
+
+sbom: venv ## Write the bill of materials of the locked runtime packages to dist/hilgate.cdx.json
+	$(BIN)/python deploy/image/sbom.py --lock requirements.lock --output dist/hilgate.cdx.json
+
+audit: venv ## Ask PyPI's vulnerability data about the locked runtime packages; status 3: no data within reach
+	@$(BIN)/python tests/tools/audit
 
 clean: ## Remove what was built; .cache/peers stays, it is slow to get
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

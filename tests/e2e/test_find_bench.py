@@ -1,0 +1,135 @@
+"""The worked example of docs/deploy.md: an environment's controller finds a bench, and loses one."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from shell import WAIT_S, Finished, Running, environment, hilgate, running, watching
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "find_bench.py"
+PROFILE = """\
+profile: two-pumps
+devices:
+  pump-plc:
+    protocol: modbus
+    connection: {transport: tcp, host: 127.0.0.1, port: 1, unit: 1}
+    address_base: 0
+    poll: 1s
+    points:
+      setpoint: {table: holding, address: 10, unit: rpm, access: rw, safe: 0}
+  spare-plc:
+    protocol: modbus
+    connection: {transport: tcp, host: 127.0.0.1, port: 2, unit: 1}
+    address_base: 0
+    poll: 1s
+    points:
+      setpoint: {table: holding, address: 10, unit: rpm, access: rw, safe: 0}
+"""
+
+
+@contextlib.asynccontextmanager
+async def finding(broker: str, *words: str) -> AsyncIterator[Running]:
+    """Runs the example during the body."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLE),
+        broker,
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(),
+    )
+    try:
+        yield Running(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def left(example: Running) -> Finished:
+    """What the example leaves when it ends by itself."""
+    async with asyncio.timeout(WAIT_S):
+        out, err = await example.process.communicate()
+    assert example.process.returncode is not None
+    return Finished(example.process.returncode, out.decode(), err.decode())
+
+
+def said(bench: str, state: str) -> Callable[[Any], bool]:
+    """Whether an event says that this bench is in that state."""
+    return lambda event: (event["data"]["bench"], event["data"]["state"]) == (bench, state)
+
+
+def expires(event: Any) -> str:
+    """When the lease ends that an event tells of; times of one format sort as text."""
+    return (event["data"]["lease"] or {}).get("expires") or ""
+
+
+async def test_an_environment_finds_uses_and_loses_a_bench(tmp_path: Path, broker: str) -> None:
+    profile = tmp_path / "two-pumps.yaml"
+    profile.write_text(PROFILE)
+    hydraulic = ("--labels", "kind=hydraulic")
+
+    async def send(bench: str, *words: str, **variables: str) -> Finished:
+        return await hilgate(
+            "send", bench, *words, "--json", "--timeout", "30s", "--broker", broker, **variables
+        )
+
+    async with contextlib.AsyncExitStack() as stack:
+        watch = await stack.enter_async_context(watching(broker))
+        agents = {}
+        for bench, kind in (("rig-01", "hydraulic"), ("rig-02", "hydraulic"), ("rig-03", "drive")):
+            words = ("--bench", bench, "--labels", f"kind={kind}", "--broker", broker, "--heartbeat", "2s")
+            agents[bench] = await stack.enter_async_context(running("run", str(profile), "--sil", *words))
+            await watch.until(said(bench, "available"))
+        # One device of the first bench is taken: it says available, and yet nobody gets the whole of it.
+        assert (await send("rig-01", "reserve", "joe", "10min", "--devices", "spare-plc")).code == 0
+
+        async with finding(broker, "--holder", "dte-42", *hydraulic, "--ttl", "60") as first:
+            secret = json.loads(await first.line())
+            assert (secret["kind"], secret["metadata"]["name"]) == ("Secret", "hil-bench")
+            given = secret["stringData"]
+            assert given["HIL_BENCH"] == "rig-02"
+            assert given["HIL_COMMANDS"] == "hil.rig-02.commands"
+            assert "rejected lease-held" in await first.said("rig-01")
+            await first.said("rig-02 is ours")
+            written = await send(given["HIL_BENCH"], "write", "pump-plc", "setpoint=7")
+            assert written.lines[0]["code"] == "lease-held"
+            lease = {"HILGATE_LEASE": given["HILGATE_LEASE"]}
+            assert (await send(given["HIL_BENCH"], "write", "pump-plc", "setpoint=7", **lease)).code == 0
+
+            # Whoever comes next finds no other bench of this kind, and takes none of another.
+            async with finding(broker, "--holder", "dte-43", *hydraulic, "--wait", "3") as second:
+                none = await left(second)
+                assert (none.code, none.out) == (1, "")
+                assert "no bench to be had\n" in none.err
+
+            ended = await first.end()
+            assert ended.code == 0
+            assert "rig-02: release: ok\n" in ended.err
+        await watch.until(said("rig-02", "leased"))
+        await watch.until(said("rig-02", "available"))
+
+        async with finding(broker, "--holder", "dte-44", *hydraulic, "--ttl", "60") as third:
+            assert json.loads(await third.line())["stringData"]["HIL_BENCH"] == "rig-02"
+            agents["rig-02"].process.kill()
+            lost = await left(third)
+            assert lost.code == 2
+            assert "rig-02 is lost: nothing was heard of it for" in lost.err
+
+
+async def test_a_lease_is_renewed_before_its_dead_man_switch(tmp_path: Path, broker: str) -> None:
+    profile = tmp_path / "two-pumps.yaml"
+    profile.write_text(PROFILE)
+    async with watching(broker) as watch:
+        async with running("run", str(profile), "--sil", "--bench", "rig-01", "--broker", broker):
+            async with finding(broker, "--holder", "dte-42", "--ttl", "12") as example:
+                await example.line()
+                # While the lease is prepared it has no end yet.
+                held = await watch.until(lambda event: expires(event) > "")
+                await watch.until(lambda event: expires(event) > expires(held))
+                assert (await example.end()).code == 0
