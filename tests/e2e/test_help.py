@@ -4,7 +4,7 @@ import pytest
 from shell import hilgate
 
 COMMANDS = ["demo", "run", "check", "schema", "broker", "send", "watch", "store", "audit", "safe-state"]
-COMMANDS += ["replay", "convert", "signals"]
+COMMANDS += ["replay", "convert", "signals", "doctor"]
 
 
 async def test_version_and_overview() -> None:

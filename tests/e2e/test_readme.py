@@ -47,7 +47,7 @@ COMMANDS = sorted(
         line.split("#")[0].strip()
         for block in blocks("sh")
         for line in block.splitlines()
-        if "hilgate " in line
+        if line.split(maxsplit=1)[:1] and Path(line.split()[0]).name == "hilgate"
     }
 )
 

@@ -94,3 +94,11 @@ def test_a_whole_bench_runs(hilgate: Hilgate) -> None:
 def test_types_are_announced(installed: Path) -> None:
     (site,) = installed.glob("lib/python3.*/site-packages")
     assert all((site / package / "py.typed").is_file() for package in ("agent", "protocols", "sim"))
+
+
+def test_units_are_inside(installed: Path) -> None:
+    program = "from agent.install import extras, shipped; print(shipped()); extras()"
+    done = subprocess.run(
+        [str(installed / "bin" / "python"), "-I", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(installed / "share/hilgate/systemd")

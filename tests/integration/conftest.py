@@ -11,6 +11,7 @@ import pytest
 from desk import RunAgent
 
 from agent.app import Agent
+from agent.notify import Service
 from agent.profile import load_profile
 from agent.settings import load_settings
 from sim.broker import Broker
@@ -29,13 +30,13 @@ def run_agent(tmp_path: Path) -> RunAgent:
 
     @contextlib.asynccontextmanager
     async def run(
-        profile: str, broker_url: str, *, bench: str = "rig", **settings: Any
+        profile: str, broker_url: str, *, bench: str = "rig", service: Service | None = None, **settings: Any
     ) -> AsyncIterator[Agent]:
         path = tmp_path / "profile.yaml"
         path.write_text(profile)
         defaults = {"sil": True, "heartbeat": "200ms", "store": tmp_path / f"store-{bench}"}
         chosen = defaults | settings | {"bench": bench, "broker": broker_url}
-        agent = Agent(load_profile(path, {}), load_settings(None, {}, chosen))
+        agent = Agent(load_profile(path, {}), load_settings(None, {}, chosen), service)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(agent.run(stop))
