@@ -40,8 +40,14 @@ def settings(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def ask(address: str, *, tls: bool) -> str:
-    """What is wrong with the agent that listens at an address; '' while it is alive."""
+def ask(address: str, *, tls: bool, timeout: float = TIMEOUT_S) -> str:
+    """What is wrong with the agent that listens at an address; '' while it is alive.
+
+    Args:
+        address: host:port, as in the setting `http`.
+        tls: Whether it serves HTTPS.
+        timeout: For the connection and again for the answer, in s.
+    """
     host, _, port = address.rpartition(":")
     host = _EVERYWHERE.get(host, host)
     if tls:
@@ -50,10 +56,10 @@ def ask(address: str, *, tls: bool) -> str:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, int(port), timeout=TIMEOUT_S, context=context
+            host, int(port), timeout=timeout, context=context
         )
     else:
-        connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
     try:
         connection.request("GET", "/livez")
         status = connection.getresponse().status

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from agent.store import Store
 
 _UNNAMED = "unnamed"
+_ASKING_S = 2.0
+"""How long an agent may take to say that it goes on."""
 _NOT_NEEDED = {"broker": "amqps://unused.invalid", "bench": _UNNAMED}
 """Stands for settings that nobody gave and that this command can do without."""
 
@@ -31,13 +33,18 @@ def safe_state(
         float, typer.Option(parser=options.duration, metavar="TIME", help="How long it may take.")
     ] = 8.0,
     force: Annotated[bool, typer.Option("--force", help="Even if an agent runs on this bench.")] = False,
+    if_stalled: Annotated[
+        bool,
+        typer.Option("--if-stalled", help="As --force, but not where /livez says that the agent goes on."),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Drive every output of a bench to its safe value, without an agent and without a broker.
 
     For when the agent is gone: systemd runs it whenever the service has ended. While an agent runs,
-    `hilgate send BENCH safe` does the same. With a store, the next agent sends the safety event. The exit
-    code is 0 if every safe value was reached, 3 if not.
+    `hilgate send BENCH safe` does the same. Before a container is stopped, --if-stalled does it where the
+    agent no longer can. With a store, the next agent sends the safety event. The exit code is 0 if every
+    safe value was reached, 3 if not.
     """
     from agent import clock, logs
     from agent.cli import configuration, loop, output
@@ -46,11 +53,14 @@ def safe_state(
 
     logs.setup("text", "error")  # how it went, the command says itself
     chosen = _settings(settings, {"bench": bench, "store": store})
+    if if_stalled and _goes_on(chosen):
+        output.say("The agent goes on: it makes the bench safe itself when it is stopped")
+        return
     loaded = configuration.profile(profile)
     if chosen.sil:
         output.say("All devices of this bench are simulated: there is nothing to make safe")
         return
-    opened = _open_store(chosen, force)
+    opened = _open_store(chosen, force or if_stalled)
     try:
         cause, reason = _why(os.environ)
         started_ns = clock.now_ns()
@@ -87,6 +97,15 @@ def _settings(file: Path | None, given: Mapping[str, Any]) -> "Settings":
     if chosen.store is not None and chosen.bench == _UNNAMED:
         raise Failure("An event in the store needs the bench's id: give --bench", Exit.USAGE)
     return chosen
+
+
+def _goes_on(settings: "Settings") -> bool:
+    """Whether an agent says so; one that serves no HTTP cannot."""
+    from agent import health
+
+    if settings.http is None:
+        return False
+    return not health.ask(settings.http, tls=settings.http_cert is not None, timeout=_ASKING_S)
 
 
 def _open_store(settings: "Settings", force: bool) -> "Store | None":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exposed import free_port
 from shell import Finished, hilgate, running, watching
 
 from agent.profile import load_profile
@@ -46,10 +47,10 @@ class Rig:
         finally:
             await self.driver.close()
 
-    def agent(self, broker: str) -> Any:
+    def agent(self, broker: str, *more: str) -> Any:
         """A running agent."""
         words = ("--bench", "rig-07", "--broker", broker, "--store", str(self.store), "--heartbeat", "500ms")
-        return running("run", str(self.profile), *words)
+        return running("run", str(self.profile), *words, *more)
 
     async def safe_state(self, *words: str, **variables: str) -> Finished:
         """The command, as the service calls it."""
@@ -126,6 +127,27 @@ async def test_while_an_agent_runs_only_force_goes_over_its_head(rig: Rig, broke
         )
         (result,) = sent.lines
         assert (sent.code, result["data"]["reason"], result["data"]["safe"]) == (0, "smoke", True)
+
+
+async def test_if_stalled_leaves_an_agent_alone_that_goes_on(rig: Rig, broker: str) -> None:
+    """As a pod's preStop calls it, which the kubelet runs while the agent still works."""
+    http = f"127.0.0.1:{free_port()}"
+    async with rig.agent(broker, "--http", http) as agent:
+        await state(broker, "available")
+        await write(broker, "setpoint=1500", "running=true")
+        done = await rig.safe_state("--if-stalled", HILGATE_HTTP=http)
+        assert (done.code, done.out) == (0, "")
+        assert "The agent goes on" in done.err
+        assert await rig.values() == {"setpoint": 1500.0, "running": True}
+
+        agent.process.send_signal(signal.SIGSTOP)
+        assert (await rig.safe_state("--if-stalled", HILGATE_HTTP=http)).code == 0
+        assert await rig.values() == {"setpoint": 0.0, "running": False}
+        agent.process.send_signal(signal.SIGCONT)
+        await write(broker, "running=true")
+        # Nobody can be asked: it is on the safe side.
+        assert (await rig.safe_state("--if-stalled")).code == 0
+        assert (await rig.values())["running"] is False
 
 
 async def test_a_device_that_is_gone_is_a_failure_in_time_which_the_next_agent_knows(
