@@ -156,7 +156,7 @@ def agents(manifests: tuple[Manifest, ...]) -> Iterator[Agent]:
         if workload["kind"] in ("StatefulSet", "Deployment", "DaemonSet"):
             pod = workload["spec"]["template"]["spec"]
             for container in [*pod.get("initContainers", []), *pod["containers"]]:
-                if container["image"].split(":")[0] == "hilgate":
+                if re.split("[:@]", container["image"].rpartition("/")[2])[0] == "hilgate":
                     yield Agent(workload, container, manifests)
 
 

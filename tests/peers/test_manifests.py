@@ -111,7 +111,8 @@ def test_it_has_resources_and_probes(folder: str) -> None:
     assert port["containerPort"] == 8080
     assert all("subPath" not in mount for mount in container["volumeMounts"])
     assert agent.pod["automountServiceAccountToken"] is False
-    assert not container["image"].endswith((":latest", ":hilgate"))
+    # A name without a registry would be looked for at a public one, where it is anybody's.
+    assert re.fullmatch(r"registry\.example/hilgate:[0-9.]+", container["image"])
 
 
 @pytest.mark.parametrize("folder", RUNNING)
@@ -119,11 +120,14 @@ def test_two_agents_of_one_bench_never_are(folder: str) -> None:
     spec = the_agent(folder).workload["spec"]
     kind = the_agent(folder).workload["kind"]
     if kind == "DaemonSet":
-        assert spec["updateStrategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+        # And a change for one bench ends no other's lease.
+        assert spec["updateStrategy"] == {"type": "OnDelete"}
     else:
         assert spec["replicas"] == 1
     if kind == "StatefulSet":
         assert [one["spec"]["accessModes"] for one in spec["volumeClaimTemplates"]] == [["ReadWriteOncePod"]]
+        # OrderedReady never replaces a pod that does not get ready: a wrong profile would stay.
+        assert spec["podManagementPolicy"] == "Parallel"
     if kind == "Deployment":
         assert spec["strategy"] == {"type": "Recreate"}
 
@@ -240,8 +244,9 @@ def test_it_is_called_as_it_can_be(folder: str) -> None:
     made = [group.commands[one[0]].make_context(one[0], list(one[1:])).params for one in (run, stop)]
     assert made[0]["profile"] == made[1]["profile"]
     assert made[0]["settings"] == made[1]["settings"]
-    assert made[1]["force"] is True
-    # The kubelet's time runs from before preStop on; a process needs a moment to start.
+    # The kubelet runs it while the agent, and what stands beside it, still works.
+    assert (made[1]["force"], made[1]["if_stalled"]) == (False, True)
+    # The kubelet's time runs from before preStop on; a process needs a moment to start, and to ask.
     assert agent.pod["terminationGracePeriodSeconds"] >= made[1]["within"] + STOP_S + 10
 
 
@@ -281,6 +286,14 @@ def test_the_pod_asks_for_networks_that_there_are(folder: str) -> None:
             assert asked["interface"] == plugin["device"] == "can0"
 
 
+@pytest.mark.parametrize("folder", [name for name in RUNNING if re.search("multus|hil$", name)])
+def test_the_pod_goes_to_nodes_with_its_network(folder: str) -> None:
+    """Each of these networks stands on an interface of the node, and not each node has it."""
+    ((label, value),) = the_agent(folder).pod["nodeSelector"].items()
+    assert value == "true"
+    assert f"{label}=true" in TEXT
+
+
 @pytest.mark.parametrize(
     ("folder", "resource"),
     [("can-device", "k8s.collabora.com/socketcan-can0"), ("daemonset-serial", "squat.ai/serial")],
@@ -306,7 +319,7 @@ def test_a_hundred_benches_are_made_as_the_page_shows(tmp_path: Path) -> None:
         rendered.append(render(folder))
     names = [{(one["kind"], one["metadata"]["name"]) for one in each} for each in rendered]
     assert not names[0] & names[1]
-    (first,), (second,) = (list(agents_of(each)) for each in rendered)
+    (first,), (second,) = (list(agents(each)) for each in rendered)
     for one, other in ((first, second), (second, first)):
         labels = one.template["metadata"]["labels"]
         for manifest in other.manifests:
@@ -315,12 +328,6 @@ def test_a_hundred_benches_are_made_as_the_page_shows(tmp_path: Path) -> None:
             matched = selector.get("matchLabels", selector)
             assert not (matched and matched.items() <= labels.items())
     assert settled(second, "any", unpacked(second, tmp_path / "files")).bench == "rig-08"
-
-
-def agents_of(each: tuple[manifests.Manifest, ...]) -> list[Agent]:
-    """hilgate's containers under whatever name a registry gives the image."""
-    plain = json.loads(json.dumps(each).replace("registry.example/hilgate", "hilgate"))
-    return list(agents(tuple(plain)))
 
 
 @pytest.mark.parametrize("folder", [name for name in RUNNING if not re.search("sidecar|daemonset", name)])
