@@ -66,6 +66,15 @@ def child_of(pid: int) -> int:
     return int(children[0])
 
 
+def all_stopped(pid: int) -> bool:
+    """Whether every thread of a process is stopped: state T (proc(5), /proc/pid/stat)."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    try:
+        return all(thread.read_text().rpartition(") ")[2].startswith("T") for thread in threads)
+    except (FileNotFoundError, ProcessLookupError):  # a thread ended meanwhile
+        return False
+
+
 def speaks_amqp(port: int) -> bool:
     """Whether a broker answers AMQP's SASL protocol header (AMQP 1.0 part 5, section 5.3.1) on loopback."""
     try:
@@ -175,8 +184,11 @@ class Broker(abc.ABC):
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Inside, the server is stopped in its tracks: connections stay open and nothing is answered."""
-        os.kill(self.server_pid(), signal.SIGSTOP)
+        server = self.server_pid()
+        os.kill(server, signal.SIGSTOP)
         try:
+            # One thread takes the signal and stops the others: until it gets to run, these still answer.
+            wait_until(lambda: all_stopped(server), f"{self.name} has stopped in its tracks")
             yield
         finally:
-            os.kill(self.server_pid(), signal.SIGCONT)
+            os.kill(server, signal.SIGCONT)
