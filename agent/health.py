@@ -27,12 +27,14 @@ def settings(path: Path) -> Mapping[str, Any]:
         OSError: it cannot be read.
         ValueError: it is no YAML mapping.
     """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return {}
     import yaml  # slow to import, and not needed where the environment says all
 
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
+        found = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML") from error
     if not isinstance(found, Mapping):
@@ -73,7 +75,7 @@ def ask(address: str, *, tls: bool, timeout: float = TIMEOUT_S) -> str:
 def main(environ: Mapping[str, str] = os.environ, path: Path = SETTINGS) -> int:
     """Asks, says one line, and gives the exit status: 0 alive (or not to be asked), 1 not."""
     try:
-        written = {} if "HILGATE_HTTP" in environ else settings(path)
+        written = settings(path)
         address = environ.get("HILGATE_HTTP") or written.get("http")
         tls = bool(environ.get("HILGATE_HTTP_CERT") or written.get("http_cert"))
         if address is None:

@@ -53,6 +53,16 @@ def test_the_address_may_stand_in_the_settings_file(server: Server, tmp_path: Pa
     assert health.main({"HILGATE_HTTP": "127.0.0.1:1"}, file) == 1, "the environment wins"
 
 
+def test_address_and_certificate_may_stand_in_different_places(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """TLS is spoken to an address of the environment where the file has a certificate."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("bench: x\nhttp_cert: http.pem\n")
+    assert health.main({"HILGATE_HTTP": f"127.0.0.1:{server.server_port}"}, file) == 1
+    assert "SSL" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("text", [None, "bench: x\n"])
 def test_without_an_address_there_is_nothing_to_ask(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str | None
