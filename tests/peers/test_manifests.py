@@ -18,6 +18,7 @@ from manifests import KUBERNETES, NODES, Agent, agents, privileges, quantity, re
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from agent.app import READY_BROKER_S, READY_DEVICES_S
 from agent.cli.app import app
 from agent.profile import load_profile
 from agent.settings import Settings, load_settings
@@ -108,6 +109,9 @@ def test_it_has_resources_and_probes(folder: str) -> None:
     probed = {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     for probe, path in probed.items():
         assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
+    # Else a device that hangs would have the agent restarted for ever.
+    patience = container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"]
+    assert patience >= READY_DEVICES_S + READY_BROKER_S + 20
     assert port["containerPort"] == 8080
     assert all("subPath" not in mount for mount in container["volumeMounts"])
     assert agent.pod["automountServiceAccountToken"] is False
