@@ -1,6 +1,7 @@
 """The manifests under deploy/kubernetes: rendered by kustomize, valid, and of one mind with the agent."""
 
 import functools
+import itertools
 import json
 import re
 import subprocess
@@ -306,6 +307,31 @@ def test_devices_are_asked_for_as_resources(folder: str, resource: str) -> None:
     assert the_agent(f"overlays/{folder}").container["resources"]["limits"][resource] == "1"
 
 
+def assert_apart(first: Agent, second: Agent) -> None:
+    """No selector of one matches the other's pod."""
+    for one, other in ((first, second), (second, first)):
+        labels = one.template["metadata"]["labels"]
+        for manifest in other.manifests:
+            if manifest["kind"] == "ServiceMonitor":  # it selects Services
+                continue
+            spec = manifest.get("spec", {})
+            selector = spec.get("podSelector") or spec.get("selector") or {}
+            matched = selector.get("matchLabels", selector)
+            assert not (matched and matched.items() <= labels.items()), manifest["kind"]
+
+
+def test_those_of_one_namespace_are_told_apart() -> None:
+    """A pod behind two Services would be scraped twice, which the alert rules do not bear."""
+    can, serial = the_agent("overlays/daemonset"), the_agent("overlays/daemonset-serial")
+    for one, other in itertools.combinations((the_agent("base"), can, serial), 2):
+        assert_apart(one, other)
+    (monitor,) = [one for one in can.manifests if one["kind"] == "ServiceMonitor"]
+    for manifest in (*can.manifests, *serial.manifests):
+        if manifest["kind"] == "Service":
+            labels = manifest["metadata"]["labels"]
+            assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
 def test_a_hundred_benches_are_made_as_the_page_shows(tmp_path: Path) -> None:
     """The kustomization in docs/deploy.md twice in one namespace: no name is shared, no pod another's."""
     (block,) = re.findall(
@@ -324,13 +350,7 @@ def test_a_hundred_benches_are_made_as_the_page_shows(tmp_path: Path) -> None:
     names = [{(one["kind"], one["metadata"]["name"]) for one in each} for each in rendered]
     assert not names[0] & names[1]
     (first,), (second,) = (list(agents(each)) for each in rendered)
-    for one, other in ((first, second), (second, first)):
-        labels = one.template["metadata"]["labels"]
-        for manifest in other.manifests:
-            spec = manifest.get("spec", {})
-            selector = spec.get("podSelector") or spec.get("selector") or {}
-            matched = selector.get("matchLabels", selector)
-            assert not (matched and matched.items() <= labels.items())
+    assert_apart(first, second)
     assert settled(second, "any", unpacked(second, tmp_path / "files")).bench == "rig-08"
 
 
