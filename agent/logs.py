@@ -33,7 +33,8 @@ with _rich_hidden():
 
 _SECRET_KEYS = re.compile(r"authorization|bearer|lease|.*(password|secret|token)", re.IGNORECASE | re.DOTALL)
 _MOST_NESTED = 8
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What ends lines, moves the cursor or turns the direction of text."""
 _URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 _TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*|(?<=\bbearer )\S+", re.IGNORECASE)
 MOST_ALIKE = 100
@@ -149,8 +150,16 @@ def show_controls(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Writes control characters out: what a peer sends begins no line and moves no cursor of a terminal."""
     for key, value in event.items():
         if isinstance(value, str):
-            event[key] = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+            event[key] = _written_out(value)
     return event
+
+
+def _written_out(text: str) -> str:
+    def number(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+    return _CONTROL.sub(number, text)
 
 
 def _encode(event: Any, **_: Any) -> str:
@@ -216,7 +225,9 @@ def setup(log_format: LogFormat = "text", level: LogLevel = "info", bench: str =
 def _write_traceback(out: TextIO, exc_info: Any) -> None:
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exc_info)
-    out.write(_shown(None, text.getvalue()))
+    # Indented: an exception's own words may have been a peer's, and are not to look like the next record.
+    for line in _shown(None, text.getvalue()).strip("\n").split("\n"):
+        out.write(f"\n    {_written_out(line)}")
 
 
 def _renderers(log_format: LogFormat) -> list[Processor]:

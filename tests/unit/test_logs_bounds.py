@@ -86,6 +86,24 @@ def test_what_a_peer_sends_begins_no_line_and_moves_no_cursor(capsys: pytest.Cap
     assert "hello\\x0d\\x0a[info] all is well\\x1b[0m" in second
 
 
+def test_what_a_peer_has_an_exception_say_does_not_look_like_a_record(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.setup("text", "info")
+    logger = structlog.get_logger("commands")
+    for fault in (ValueError("odd \x1b[2J\n2026-01-01 [info ] all is well\r\x9b1m"), KeyError("\u202edne")):
+        try:
+            raise fault
+        except (ValueError, KeyError):
+            logger.exception("command failed")
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "command failed" in first
+    assert [line for line in others if not line.startswith("    ") and "command failed" not in line] == []
+    assert "    ValueError: odd \\x1b[2J" in others
+    assert "    2026-01-01 [info ] all is well\\x0d\\x9b1m" in others
+    assert "\u202e" not in "".join(others)
+
+
 def test_every_line_bears_the_bench_and_what_is_bound(capsys: pytest.CaptureFixture[str]) -> None:
     logs.setup("json", "info", "rig-07")
     with structlog.contextvars.bound_contextvars(id="s:1", device="pump"):
