@@ -36,6 +36,8 @@ def _bench(name: str) -> str:
 
 
 def _broker(url: str) -> str:
+    if "@" in url:  # before anything that repeats a part of it
+        raise ValueError("holds credentials; give them by username and password_file")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -43,8 +45,6 @@ def _broker(url: str) -> str:
         raise ValueError(f"is not a URL: {error}") from None
     if parts.scheme not in ("amqp", "amqps") or not host:
         raise ValueError("should be a URL such as amqp://host:5672 or amqps://host:5671")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds credentials; give them by username and password_file")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("has something after the port; addresses follow from the bench id")
     return url

@@ -52,7 +52,8 @@ def _source(text: str) -> str:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"is not a URL: {error}") from None
+        why = "" if "@" in text else f": {error}"  # which may hold a part of a password
+        raise ValueError(f"is not a URL{why}") from None
     if parts.scheme not in ("http", "https") or not host or parts.username is not None or parts.fragment:
         raise ValueError("should be a file or a URL such as https://idp.example/certs")
     if not text.isascii() or not text.isprintable() or " " in text:

@@ -52,11 +52,11 @@ class Options:
     backoff_max: float = 30.0
 
     def __post_init__(self) -> None:
+        if "@" in self.url:  # before anything that repeats the URL
+            raise ValueError("the broker's URL holds no user name or password: give them on their own")
         parts = urlsplit(self.url)
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError(f"write the broker as amqp://host:port or amqps://host:port, not {self.url!r}")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("the broker's URL holds no user name or password: give them on their own")
         try:
             parts.port  # noqa: B018  # urlsplit checks it on access
         except ValueError as error:

@@ -33,11 +33,11 @@ class _Part(BaseModel):
 
 
 def _endpoint(text: str) -> str:
+    if "@" in text:  # before anything that repeats a part of it
+        raise ValueError("holds credentials; give them by user")
     parts = urlsplit(text)
     if parts.scheme != "opc.tcp" or not parts.hostname:
         raise ValueError("should be a URL such as opc.tcp://plc.example:4840")
-    if parts.username or parts.password:
-        raise ValueError("holds credentials; give them by user")
     if parts.port is None:
         return urlunsplit(parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{_PORT}"))
     return text
