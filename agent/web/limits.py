@@ -90,6 +90,8 @@ class Door:
             secured = await starting
         except (OSError, asyncio.CancelledError):  # no TLS, no certificate that is trusted, or too slow
             secured = None
+        if context is not self.context:  # judged by files that were replaced meanwhile
+            secured = None
         if secured is None:
             starting.cancel()
             self.refused["tls"] += 1

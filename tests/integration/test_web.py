@@ -196,6 +196,46 @@ async def test_new_certificates_count_without_a_restart_and_the_old_authority_no
                     assert said.status == 200
 
 
+async def test_a_handshake_that_outlasts_its_authority_lets_nobody_in(
+    broker: Broker, tmp_path: Path, certified: Certified, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOK_S", 0.05)
+    monkeypatch.setattr(limits, "REQUEST_S", 60.0)
+    async with serving(tmp_path, broker.url, **certified.settings) as (_, listen):
+        host, port = listen.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        came, goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = certified.client(certified.authority).wrap_bio(came, goes, server_hostname=host)
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        writer.write(goes.read())
+        came.write(await reader.read(65536))  # the server has begun, with the authority as it is now
+        certified.authority = trustme.CA()
+        certified.issue()
+        new = certified.client(certified.authority)
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, ssl.SSLError):
+                    if (await get(listen, "/metrics", scheme="https", ssl=new))[0] == 200:
+                        break
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(goes.read())
+                came.write(await reader.read(65536))
+        tls.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(goes.read())
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                came.write(data)
+        with pytest.raises(ssl.SSLError):  # its end, or nothing: no answer was in what came
+            while True:
+                assert b"HTTP" not in tls.read()
+        writer.close()
+
+
 async def test_certificates_that_are_not_valid_yet_are_taken_up_when_they_are(
     broker: Broker, tmp_path: Path, certified: Certified, monkeypatch: pytest.MonkeyPatch
 ) -> None:
