@@ -10,8 +10,9 @@ import msgspec
 
 from agent.authorization.config import Jwt
 from agent.authorization.keys import MAX_KID, KeySet
+from agent.commands.parse import MAX_BEARER
 
-MAX_BYTES = 16 * 1024
+MAX_BYTES = MAX_BEARER
 """Bytes of a token."""
 MAX_SUBJECT = 256
 MAX_ROLES = 1000

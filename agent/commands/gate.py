@@ -18,6 +18,9 @@ from agent.store import AuditEntry, JournalEntry, Store
 from protocols.amqp.client import Delivery
 from protocols.base import Refused
 
+BEHIND_BYTES = 16 * 1024 * 1024
+"""Bytes that all commands which wait for a key may take, beyond which another is answered `busy`."""
+
 
 class Gate:
     """Has each command judged before the service knows of it."""
@@ -51,6 +54,7 @@ class Gate:
         self._refusals = Refusals(store.audit)
         self._behind: dict[str | None, list[tuple[Command, Delivery]]] = {}
         """By a token whose key is looked for: what came with it meanwhile, which does not overtake."""
+        self._behind_bytes = 0
         self._group: asyncio.TaskGroup | None = None
         self._log = structlog.get_logger("commands")
 
@@ -69,7 +73,8 @@ class Gate:
         if self._group is None:
             return
         if command.op != "safe" and (behind := self._behind.get(command.bearer)) is not None:
-            behind.append((command, delivery))
+            if self._has_room(command, delivery):
+                behind.append((command, delivery))
         else:
             self._judge(command, delivery)
 
@@ -78,10 +83,19 @@ class Gate:
         try:
             self._pass(command, delivery, self._authorizer.judge(command, looked=looked))
         except KeyAwaited:
-            self._behind[command.bearer] = []
-            self._group.create_task(self._judge_later(command, delivery), name="look for a key")
+            if self._has_room(command, delivery):
+                self._behind[command.bearer] = []
+                self._group.create_task(self._judge_later(command, delivery), name="look for a key")
         except Refused as error:
             self.refuse(command, delivery, error)
+
+    def _has_room(self, command: Command, delivery: Delivery) -> bool:
+        """Whether a command may wait for a key; else it is answered."""
+        if self._behind_bytes + command.size > BEHIND_BYTES:
+            self.refuse(command, delivery, Denied("busy", "too many commands wait for the keys of the issuer"))
+            return False
+        self._behind_bytes += command.size
+        return True
 
     def refuse(self, command: Command, delivery: Delivery, error: Refused) -> None:
         """Answers a command that may not pass; nothing of it is kept but the audit, so it may come again."""
@@ -119,7 +133,9 @@ class Gate:
             self._pass(command, delivery, await self._authorizer.judge_later(command))
         except Refused as error:
             self.refuse(command, delivery, error)
-        for waiting in self._behind.pop(command.bearer):
+        behind = self._behind.pop(command.bearer)
+        self._behind_bytes -= command.size + sum(waiting.size for waiting, _ in behind)
+        for waiting in behind:
             self._judge(*waiting, looked=True)
 
     def _pass(self, command: Command, delivery: Delivery, sender: Sender) -> None:

@@ -11,7 +11,11 @@ from protocols.base import Refused
 
 MAX_COMMAND_BYTES = 1024 * 1024
 MAX_ID = 1024
-"""Characters of a message-id; a binary one takes two a byte."""
+"""Characters of a message-id, correlation-id, reply-to or lease token; a binary id takes two a byte."""
+MAX_BEARER = 16 * 1024
+"""Characters of a JWT."""
+MAX_SAFE = 4096
+"""Bytes of an op safe that is kept whole; of a longer one its reason is, as far as this goes."""
 MAX_OP = 64
 """Characters of an op that a result gives back; no op has as many."""
 
@@ -31,7 +35,7 @@ class Command(msgspec.Struct, frozen=True):
     """The earlier of absolute-expiry-time and creation (or arrival) time plus ttl, UTC."""
     received_ns: int
     size: int
-    """Bytes of the body."""
+    """Bytes of memory that it may take."""
     token: str | None = None
     """The lease token it came with. A secret: never logged, kept or shown."""
     redelivered: bool = False
@@ -66,6 +70,8 @@ def parse(message: Message, received_ns: int) -> Command:
         )
     if len(key := journal_key(message.message_id)) > MAX_ID:
         raise NotACommand("malformed", f"the message-id is longer than {MAX_ID} characters")
+    if not is_answerable(message):
+        raise NotACommand("malformed", f"reply-to or correlation-id is longer than {MAX_ID} characters")
     if str(message.properties.get("cloudEvents:type", "")).startswith("io.hilgate."):
         # A result whose reply_to named a commands queue would else command that bench on our rights.
         raise NotACommand("malformed", "the message is an event of a bench, not a command")
@@ -75,14 +81,14 @@ def parse(message: Message, received_ns: int) -> Command:
     return Command(
         key=key,
         op=fields["op"][:MAX_OP],
-        fields=fields,
+        fields=_kept(fields, message.body),
         reply_to=message.reply_to,
         correlation_id=answer_to(message),
         user=user_name(message.user_id),
         created_ms=message.creation_ms,
         expires_ms=_expiry(message, received_ns),
         received_ns=received_ns,
-        size=len(message.body),
+        size=_size(message.body),
         token=_token(message, fields),
         redelivered=message.delivery_count > 0,
         bearer=_bearer(message.properties.get("authorization")),
@@ -92,6 +98,14 @@ def parse(message: Message, received_ns: int) -> Command:
 def user_name(user_id: bytes | None) -> str:
     """A user-id as text, not longer than a name is."""
     return (user_id or b"").decode(errors="replace")[:256]
+
+
+def is_answerable(message: Message) -> bool:
+    """Whether what an answer needs is no longer than such things are."""
+    correlation = message.correlation_id
+    return len(message.reply_to or "") <= MAX_ID and (
+        correlation is None or len(journal_key(correlation)) <= MAX_ID
+    )
 
 
 def answer_to(message: Message) -> MessageId | None:
@@ -129,7 +143,8 @@ def message_id_of(key: str) -> MessageId:
 def _token(message: Message, fields: dict[str, Any]) -> str | None:
     """Of the property `lease`; ops that are about a lease name it in the body."""
     tokens = (fields.get("lease"), message.properties.get("lease"))
-    return next((token for token in tokens if isinstance(token, str)), None)
+    # Cut off a longer one is no lease's either, and costs less.
+    return next((token[:MAX_ID] for token in tokens if isinstance(token, str)), None)
 
 
 def _bearer(shown: Any) -> str | None:
@@ -137,7 +152,20 @@ def _bearer(shown: Any) -> str | None:
     if shown is None:
         return None
     scheme, _, token = shown.partition(" ") if isinstance(shown, str) else ("", "", "")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    return token.strip()[: MAX_BEARER + 1] if scheme.lower() == "bearer" else ""
+
+
+def _size(body: bytes) -> int:
+    """Not less than what a body takes once it is decoded: `{},` and `[[1]],` grow by 24 and 31 times."""
+    return 4 * len(body) + 64 * (body.count(b",") + body.count(b"[")) + 240 * body.count(b"{")
+
+
+def _kept(fields: dict[str, Any], body: bytes) -> dict[str, Any]:
+    """What is kept of a body: of op safe, of which any number may wait, only what it needs."""
+    if fields["op"] != "safe" or len(body) <= MAX_SAFE:
+        return fields
+    reason = fields.get("reason")
+    return {"op": "safe", "reason": reason[:MAX_SAFE]} if isinstance(reason, str) else {"op": "safe"}
 
 
 def _json(body: bytes) -> Any:

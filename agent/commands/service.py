@@ -10,7 +10,7 @@ from agent import clock
 from agent.authorization.judge import Authorizer
 from agent.commands.gate import Gate
 from agent.commands.ops import Ops
-from agent.commands.parse import Command, NotACommand, answer_to, parse
+from agent.commands.parse import Command, NotACommand, answer_to, is_answerable, parse
 from agent.commands.record import answer_to_another, asker, audited, begun, no_command
 from agent.commands.result import Result, indeterminate, of_error, result
 from agent.events import Events, Identity, Mode
@@ -25,7 +25,7 @@ from protocols.base import DriverError, Refused
 QUEUE_LIMIT = 1000
 """Commands that may wait for one device; one more is answered `busy`."""
 WAITING_BYTES = 64 * 1024 * 1024
-"""Bytes of all commands that wait, beyond which another is answered `busy`."""
+"""Bytes that all commands that wait may take, beyond which another is answered `busy`."""
 LOOK_UP_S = 0.2
 """How long op `safe` waits to hear whether it was carried out before."""
 SETTLE_GRACE_S = 0.5
@@ -138,6 +138,7 @@ class CommandService:
             self._answer_reject(message, received_ns, error)
             self._reject(delivery, error, received_ns, message.user_id)
             return
+        delivery.data = b""  # all of it that counts is decoded
         self._gate.take(command, delivery)
 
     def _admit(self, command: Command, delivery: Delivery) -> None:
@@ -384,7 +385,7 @@ class CommandService:
     # -- what is no command ---------------------------------------------------------------------
 
     def _answer_reject(self, message: Message, received_ns: int, error: NotACommand) -> None:
-        if message.reply_to:
+        if message.reply_to and is_answerable(message):
             body = result("", received_ns, "rejected", code=error.code, message=str(error)).encode()
             self._events.result(
                 body, mode=self._mode, reply_to=message.reply_to, correlation_id=answer_to(message)

@@ -1,6 +1,7 @@
 """Commands from hostile messages: a command or a clear refusal, never anything else."""
 
 import json
+import tracemalloc
 import uuid
 from typing import Any
 
@@ -8,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.commands.parse import MAX_COMMAND_BYTES, NotACommand, journal_key, parse
+from agent.commands.parse import (
+    MAX_BEARER,
+    MAX_COMMAND_BYTES,
+    MAX_ID,
+    MAX_SAFE,
+    NotACommand,
+    journal_key,
+    parse,
+)
 from protocols.amqp.codec import Message
 from protocols.amqp.types import ULong
 
@@ -103,3 +112,36 @@ def test_a_result_answers_the_correlation_id_else_the_message_id() -> None:
 )
 def test_the_earlier_expiry_counts(fields: dict[str, Any], expires: int | None) -> None:
     assert parse(command(**fields), NOW_NS).expires_ms == expires
+
+
+def traced(body: bytes) -> tuple[int, int]:
+    """Bytes that a command takes, measured and as it says."""
+    tracemalloc.start()
+    try:
+        parsed = parse(command(body, properties={"x": "y" * 1_000_000}), NOW_NS)
+        return tracemalloc.get_traced_memory()[0], parsed.size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("unit", ["{},", "[],", "[[1]],", '{"a":1},', '"ab",', "1.5,", '"\U0001f600",'])
+def test_no_command_takes_more_than_it_says(unit: str) -> None:
+    item = f'{{"op":"ping","x":[{unit * (200_000 // len(unit))}0]}}'
+    taken, said = traced(item.encode())
+    assert taken <= said + 10_000
+    taken, _ = traced(item.replace("ping", "safe").encode())
+    assert taken <= 50_000, "any number of these may wait"
+
+
+def test_what_is_longer_than_it_ever_is_is_not_kept() -> None:
+    long = "x" * 100_000
+    for fields in ({"reply_to": long}, {"correlation_id": long}, {"correlation_id": long.encode()}):
+        with pytest.raises(NotACommand, match="reply-to or correlation-id is longer than 1024"):
+            parse(command(**fields), NOW_NS)
+    parsed = parse(command(properties={"lease": long, "authorization": f"Bearer {long}"}), NOW_NS)
+    assert parsed.token is not None
+    assert parsed.bearer is not None
+    assert len(parsed.token) == MAX_ID
+    assert len(parsed.bearer) == MAX_BEARER + 1, "so it is seen to be too long"
+    said = parse(command(json.dumps({"op": "safe", "reason": long}).encode()), NOW_NS)
+    assert said.fields == {"op": "safe", "reason": "x" * MAX_SAFE}
