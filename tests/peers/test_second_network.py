@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from brokers.process import ROOT
 from manifests import KUBERNETES
 
 pytestmark = pytest.mark.peer("namespaces")
 COMMAND = str(Path(sys.executable).with_name("hilgate"))
 PATIENCE_S = 60.0
-BROKER = "amqp://10.244.0.10:5672"
+BROKER = "amqp://10.244.0.10:5671"
 PLC = """\
 import asyncio
 from pymodbus.server import StartAsyncTcpServer
@@ -32,20 +33,40 @@ bits = SimData(0, values=[True] * 16, datatype=DataType.BITS)
 unit = SimDevice(1, simdata=([bits], [bits], [registers], [registers]))
 asyncio.run(StartAsyncTcpServer(unit, address=("192.168.50.20", 502)))
 """
-# What a NetworkPolicy plug-in makes of base/networkpolicy.yaml on the pod's first interface, and there alone.
-POLICY = """
-table inet pod_rules {
-  chain leaving { type filter hook output priority 0; policy accept;
+TOKEN = "a-token-of-the-bench-rig"
+# All namespaces that the policy names are at the one address of the cluster that there is here.
+RULES = """
+table inet pod_rules {{
+  chain leaving {{ type filter hook output priority 0; policy accept;
     oifname "eth0" ct state established,related accept
-    oifname "eth0" ip daddr 10.244.0.10 tcp dport 5672 accept
+    {leaving}
     oifname "eth0" drop
-  }
-  chain coming { type filter hook input priority 0; policy accept;
+  }}
+  chain coming {{ type filter hook input priority 0; policy accept;
     iifname "eth0" ct state established,related accept
+    {coming}
     iifname "eth0" drop
-  }
-}
+  }}
+}}
 """
+
+
+def policy() -> str:
+    """What a plug-in makes of base/networkpolicy.yaml on the pod's first interface, and there alone."""
+    spec = yaml.safe_load((KUBERNETES / "base" / "networkpolicy.yaml").read_text("utf-8"))["spec"]
+    named = {"http": 8080}
+
+    def lines(rules: list[Any], match: str) -> str:
+        ports = [port for rule in rules for port in rule["ports"]]
+        return "\n    ".join(
+            f"{match} {port['protocol'].lower()} dport {named.get(port['port'], port['port'])} accept"
+            for port in ports
+        )
+
+    return RULES.format(
+        leaving=lines(spec["egress"], 'oifname "eth0" ip daddr 10.244.0.10'),
+        coming=lines(spec["ingress"], 'iifname "eth0" ip saddr 10.244.0.10'),
+    )
 
 
 def why_missing() -> str | None:
@@ -128,6 +149,17 @@ async def reached(namespace: str, host: str, port: int) -> str:
     return (await done(namespace, sys.executable, "-c", script, host, str(port)))[1].strip()
 
 
+async def metrics(namespace: str, host: str, token: str) -> str:
+    """The status that the agent's metrics are answered with."""
+    script = (
+        "import http.client, sys\n"
+        "connection = http.client.HTTPConnection(sys.argv[1], 8080, timeout=10)\n"
+        "connection.request('GET', '/metrics', headers={'Authorization': f'Bearer {sys.argv[2]}'})\n"
+        "print(connection.getresponse().status)"
+    )
+    return (await done(namespace, sys.executable, "-c", script, host, token))[1].strip()
+
+
 def device(state: str) -> Callable[[Any], bool]:
     """Whether an event is an availability that says that the PLC is in that state."""
 
@@ -148,22 +180,31 @@ async def test_the_devices_are_reached_by_the_second_network_alone(name: str, tm
 
     profile = str(KUBERNETES / "base" / "profile.yaml")
     rules = tmp_path / "rules.nft"
-    rules.write_text(POLICY)
+    rules.write_text(policy())
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(running(plc, sys.executable, "-c", PLC))
-        listening = ("broker", "--listen", "10.244.0.10:5672", "--json")
+        listening = ("broker", "--listen", "10.244.0.10:5671", "--json")
         broker = await stack.enter_async_context(running(cluster, COMMAND, *listening))
         await until(broker, lambda line: "url" in line)
         assert await reached(pod, "10.244.0.10", 1) == "ConnectionRefusedError"
         assert (await done(pod, "nft", "-f", str(rules)))[0] == 0
         assert await reached(pod, "10.244.0.10", 1) == "TimeoutError"
+        # DNS is let through, to where nobody serves it here.
+        assert await reached(pod, "10.244.0.10", 53) == "ConnectionRefusedError"
 
         watching = ("watch", "rig-07", "--json", "--broker", BROKER)
         watch = await stack.enter_async_context(running(cluster, COMMAND, *watching))
-        agent = ("run", profile, "--bench", "rig-07", "--broker", BROKER, "--heartbeat", "1s")
+        web = ("--http", "0.0.0.0:8080", "--http-token-file", str(token))
+        agent = ("run", profile, "--bench", "rig-07", "--broker", BROKER, "--heartbeat", "1s", *web)
         await stack.enter_async_context(running(pod, COMMAND, *agent))
         await until(watch, device("online"))
 
+        # Prometheus gets in, by that port alone. No policy holds on the field bus: there the token is all.
+        assert await metrics(cluster, "10.244.0.5", TOKEN) == "200"
+        assert await reached(cluster, "10.244.0.5", 8081) == "TimeoutError"
+        assert await metrics(plc, "192.168.50.10", "a guess") == "401"
         # From the cluster nothing leads to the field bus, and from the field bus nothing to the cluster.
         assert await reached(cluster, "192.168.50.20", 502) != "yes"
         assert await reached(plc, "10.244.0.10", 5672) != "yes"
