@@ -92,7 +92,7 @@ class Gate:
     def _has_room(self, command: Command, delivery: Delivery) -> bool:
         """Whether a command may wait for a key; else it is answered."""
         if self._behind_bytes + command.size > BEHIND_BYTES:
-            self.refuse(command, delivery, Denied("busy", "too many commands wait for the keys of the issuer"))
+            self.refuse(command, delivery, Denied("busy", "too many commands wait for the issuer's keys"))
             return False
         self._behind_bytes += command.size
         return True

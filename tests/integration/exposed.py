@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import trustme
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
 
@@ -104,3 +106,34 @@ async def exposed(tmp_path: Path) -> str:
     async with Broker("127.0.0.1", 0) as broker, serving(tmp_path, broker.url) as (_, listen):
         await get(listen, "/livez")
         return (await get(listen, "/metrics"))[1]
+
+
+class Certified:
+    """An authority, what the server shows, and contexts of clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority, self.stranger = trustme.CA(), trustme.CA()
+        self.issue()
+
+    def issue(self) -> None:
+        self.authority.cert_pem.write_to_path(self.folder / "ca.pem")
+        issued = self.authority.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(self.folder / "cert.pem")
+        issued.private_key_pem.write_to_path(self.folder / "key.pem")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        folder = self.folder
+        return {
+            "http_cert": folder / "cert.pem",
+            "http_key": folder / "key.pem",
+            "http_client_ca": folder / "ca.pem",
+        }
+
+    def client(self, by: trustme.CA | None) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        if by is not None:
+            by.issue_cert("prometheus.example").configure_cert(context)
+        return context
