@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -175,9 +176,10 @@ def reserve(
     return None
 
 
-def secret(bench: str, lease: str, holder: str) -> str:
+def secret(bench: str, lease: str, broker: str, holder: str) -> str:
     """What the environment's components need, as a Secret. JSON is YAML, too."""
     addresses = {
+        "HILGATE_BROKER": re.sub("//.*@", "//", broker),  # who uses it has a login of its own
         "HIL_COMMANDS": f"hil.{bench}.commands",
         "HIL_EVENTS": f"hil.{bench}.events.*",
         "HIL_BENCH": bench,
@@ -281,7 +283,7 @@ def run(benches: Benches, commands: Commands, chosen: argparse.Namespace, ending
     bench, granted = found
     say(f"{bench} is ours until {granted['expires']}, as lease {granted['id']}")
     try:
-        hand_over(secret(bench, granted["lease"], chosen.holder))
+        hand_over(secret(bench, granted["lease"], chosen.broker, chosen.holder))
         why = keep(benches, commands, bench, granted["lease"], chosen.ttl, ending)
     except BrokenPipeError:
         why = "nobody takes the Secret"

@@ -100,12 +100,13 @@ async def test_an_environment_finds_uses_and_loses_a_bench(tmp_path: Path, broke
         # One device of the first bench is taken: it says available, and yet nobody gets the whole of it.
         assert (await send("rig-01", "reserve", "joe", "10min", "--devices", "spare-plc")).code == 0
 
-        async with finding(broker, "--holder", "dte-42", *hydraulic, "--ttl", "60") as first:
+        login = broker.replace("//", "//controller:secret@")
+        async with finding(login, "--holder", "dte-42", *hydraulic, "--ttl", "60") as first:
             secret = json.loads(await first.line())
             assert (secret["kind"], secret["metadata"]["name"]) == ("Secret", "hil-bench")
             await closed(first)  # kubectl apply -f - would wait for that
             given = secret["stringData"]
-            assert given["HIL_BENCH"] == "rig-02"
+            assert (given["HIL_BENCH"], given["HILGATE_BROKER"]) == ("rig-02", broker)
             assert given["HIL_COMMANDS"] == "hil.rig-02.commands"
             assert "rejected lease-held" in await first.said("rig-01")
             await first.said("rig-02 is ours")
