@@ -9,8 +9,8 @@ import msgspec
 from agent.authorization.config import OF_DEVICES, Rule
 from agent.commands.parse import Command
 
-Holds = Callable[[str, str | None], bool]
-"""Whether a lease token is that of a lease that is held, on a device or (None) at all."""
+Holds = Callable[[str, Sequence[str] | None], bool]
+"""Whether a lease token is that of a lease that is held on all these devices; None: on the whole bench."""
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -52,10 +52,8 @@ def _is_for(rule: Rule, sender: Sender, command: Command, devices: Sequence[str]
 
 
 def _holds(command: Command, devices: Sequence[str], holds: Holds) -> bool:
-    token = command.token
-    if token is None:
-        return False
-    return all(holds(token, device) for device in devices) if devices else holds(token, None)
+    whole = command.op in OF_DEVICES and not devices
+    return command.token is not None and holds(command.token, None if whole else devices)
 
 
 def _devices(command: Command) -> Sequence[str]:

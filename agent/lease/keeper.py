@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -204,13 +204,13 @@ class Leases:
         token_hash = None if token is None else digest(token)
         self._book.check(device, token_hash, self._store.timeline.now(), required=self._required)
 
-    def holds(self, token: str, device: str | None) -> bool:
-        """Whether a token is that of a lease that is under way, and has this device (None: any)."""
+    def holds(self, token: str, devices: Sequence[str] | None) -> bool:
+        """Whether a token is that of a lease that is under way, and has these devices (None: the bench)."""
         try:
             lease = self._book.running(digest(token), self._store.timeline.now())
         except Refused:
             return False
-        return device is None or lease.covers(device)
+        return lease.devices is None if devices is None else all(map(lease.covers, devices))
 
     def shown(self) -> Mapping[str, Any] | None:
         """Availability's `lease`: that of the whole bench, else the oldest; `others` where there are more."""

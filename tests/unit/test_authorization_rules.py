@@ -1,5 +1,6 @@
 """Rules: what no rule allows is denied; everything that a rule says must be true."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import issuer
@@ -16,8 +17,9 @@ ALICE = Sender("broker-client", "alice", frozenset({"operator"}))
 def may(rule: dict[str, Any] | list[dict[str, Any]], sender: Sender, op: str, **fields: Any) -> bool:
     rules = [Rule.model_validate(one) for one in (rule if isinstance(rule, list) else [rule])]
 
-    def holds(token: str, device: str | None) -> bool:
-        return token == "held" and device in (None, "pump", "valve")
+    def holds(token: str, devices: Sequence[str] | None) -> bool:
+        held = {"held": {"pump", "valve"}, "whole": None}.get(token, set())
+        return held is None or (token == "held" and devices is not None and held.issuperset(devices))
 
     return allowed(rules, sender, issuer.command(op, **fields), holds)
 
@@ -57,6 +59,16 @@ def test_the_lease_holder_shows_the_token_of_a_lease_on_that_device() -> None:
     assert may(rule, NOBODY, "enable", lease="held")
     assert not may(rule, NOBODY, "enable")
     assert may(rule, NOBODY, "renew", lease="held")
+
+
+@pytest.mark.parametrize("op", ["record", "reserve"])
+def test_a_lease_of_some_devices_is_none_of_the_whole_bench(op: str) -> None:
+    rule = {"ops": [op], "lease_holder": True}
+    for lease, fits in {"held": False, "whole": True, "other": False}.items():
+        assert may(rule, NOBODY, op, lease=lease) is fits
+        assert may(rule, NOBODY, op, lease=lease, device=5, devices=[5]) is fits
+    assert may(rule, NOBODY, op, lease="held", device="pump", devices=["pump"])
+    assert not may(rule, NOBODY, op, lease="held", device="motor", devices=["pump", "motor"])
 
 
 def test_what_stands_in_one_rule_must_all_be_true() -> None:
