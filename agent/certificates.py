@@ -12,7 +12,6 @@ import structlog
 
 from agent.bench import Bench
 from agent.connection import broker_credentials, client_options, http_credentials
-from agent.device import UNVERIFIED
 from agent.settings import Settings
 from protocols.amqp.client import Client
 from protocols.tls import Credentials, FileWatch, UnusableFile, aside
@@ -72,14 +71,15 @@ class Certificates:
     @property
     def reason(self) -> str:
         """What people should know of the broker's link and of new files, in words; else empty."""
-        broker = "" if self._links[0].credentials.verified else f"broker: tls_{UNVERIFIED}"
+        caveat = self._links[0].credentials.caveat
+        broker = f"broker: tls_{caveat}" if caveat else ""
         wrong = (f"new files are not taken up: {link.wrong}" for link in self._links if link.wrong)
         return "; ".join(filter(None, (broker, *wrong)))
 
     async def run(self) -> None:
         """Watches until cancelled."""
-        if not self._links[0].credentials.verified:
-            self._log.warning("a certificate is not checked", link="broker", reason=f"tls_{UNVERIFIED}")
+        if caveat := self._links[0].credentials.caveat:
+            self._log.warning("a certificate is not checked", link="broker", reason=f"tls_{caveat}")
         await self._bench.made.wait()
         self._links = [*self._links, *self._of_devices()]
         watches = await asyncio.to_thread(self._begin)

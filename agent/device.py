@@ -26,7 +26,6 @@ CALM_S = 5.0
 """How long a link that is to be made anew stays for whoever makes the device safe by it."""
 CLOSE_GRACE_S = 1.0
 """How long a driver may take to close."""
-UNVERIFIED = "verify: false: the other end's certificate is not checked"
 STEADY_S = 10.0
 """A link that held this long starts its backoff anew."""
 MISSED_CYCLES = "missed-cycles"
@@ -56,7 +55,7 @@ class Device:
         self.turns = Turns(config.name)
         self.since_ns = clock.now_ns()
         credentials = config.credentials()
-        self.caveat = "" if credentials is None or credentials.verified else UNVERIFIED
+        self.caveat = "" if credentials is None else credentials.caveat
         """What is always to be said of its link."""
         self.status = DeviceState.CONNECTING if config.enabled else DeviceState.DISABLED
         self.losses = Losses()

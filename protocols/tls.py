@@ -27,6 +27,8 @@ READ_S = 10.0
 """How long reading the files of one link may take."""
 _READERS: Final = ThreadPoolExecutor(4, "credentials")
 """Not the loop's own threads: these may all hang, and names must still be looked up."""
+UNVERIFIED: Final = "verify: false: the other end's certificate is not checked"
+UNASKED: Final = "no ca: callers are asked for no certificate"
 _T = TypeVar("_T")
 
 
@@ -68,8 +70,8 @@ class Credentials(Protocol):
     """The files that say who we are on a link and whom we trust there."""
 
     @property
-    def verified(self) -> bool:
-        """Whether the other end's certificate is checked, where it has one."""
+    def caveat(self) -> str:
+        """Why the other end's certificate is not checked, in words; empty where it is, or can have none."""
 
     def paths(self) -> Sequence[Path]:
         """The files, and folders of files."""
@@ -292,9 +294,13 @@ class TlsCredentials:
     listens: bool = False
 
     @property
-    def verified(self) -> bool:
-        """See `Credentials.verified`."""
-        return self.tls is None or self.tls.verify
+    def caveat(self) -> str:
+        """See `Credentials.caveat`."""
+        if self.tls is None:
+            return ""
+        if not self.tls.verify:
+            return UNVERIFIED
+        return UNASKED if self.listens and self.tls.ca is None else ""
 
     def paths(self) -> Sequence[Path]:
         """See `Credentials.paths`."""

@@ -167,7 +167,7 @@ class OpcuaDevice(DeviceConfig):
     def credentials(self) -> OpcuaCredentials | None:
         """The files of its channel and of its user."""
         made = OpcuaCredentials(self)
-        return made if made.paths() or not made.verified else None
+        return made if made.paths() or made.caveat else None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocols.base import DriverError
-from protocols.tls import UnusableFile
+from protocols.tls import UNVERIFIED, UnusableFile
 
 if TYPE_CHECKING:
     from protocols.opcua.config import OpcuaDevice
@@ -19,10 +19,10 @@ class OpcuaCredentials:
     device: "OpcuaDevice"
 
     @property
-    def verified(self) -> bool:
-        """Whether the server's certificate is checked; with `policy: None` it has none that would count."""
+    def caveat(self) -> str:
+        """See `Credentials.caveat`; with `policy: None` a server has no certificate that would count."""
         security = self.device.connection.security
-        return security.verify or security.policy == "None"
+        return "" if security.verify or security.policy == "None" else UNVERIFIED
 
     def paths(self) -> Sequence[Path]:
         """See `Credentials.paths`; a folder in `trust` is one of them."""

@@ -13,13 +13,16 @@ from structlog.testing import capture_logs
 
 from agent import certificates as watching
 from agent.certificates import Certificates
-from agent.device import UNVERIFIED, Device
+from agent.device import Device
 from agent.events import Events
 from agent.latest import LatestValues
 from agent.settings import Settings
 from agent.store import SqliteStore
+from protocols.base import DeviceConfig
+from protocols.dnp3.config import Dnp3Device
 from protocols.modbus.config import ModbusDevice
 from protocols.mqtt.config import MqttDevice
+from protocols.tls import UNASKED, UNVERIFIED
 
 DAY_S = 86400.0
 
@@ -92,15 +95,32 @@ async def test_a_broker_that_is_not_verified_is_said(
     assert [f"broker: {reason}" for reason in warned] == ([words] if words else [])
 
 
-@pytest.mark.parametrize(("verify", "words"), [(True, ""), (False, UNVERIFIED)])
-def test_a_device_that_is_not_verified_is_said_in_any_state(verify: bool, words: str) -> None:
-    raw = {
-        "protocol": "modbus",
-        "connection": {"transport": "tls", "host": "plc.example", "verify": verify},
-        "address_base": 0,
-        "points": {},
-    }
-    config = ModbusDevice.model_validate(raw).named("plc")
+def modbus(**tls: Any) -> DeviceConfig:
+    connection = {"transport": "tls", "host": "plc.example", **tls}
+    return ModbusDevice.model_validate(
+        {"protocol": "modbus", "connection": connection, "address_base": 0, "points": {}}
+    )
+
+
+def called(**tls: Any) -> DeviceConfig:
+    connection = {"transport": "tls", "role": "listen", "host": "0.0.0.0", "cert": "own.pem", **tls}
+    return Dnp3Device.model_validate(
+        {"protocol": "dnp3", "connection": connection, "outstation": 1, "master": 2, "points": {}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (modbus(), ""),
+        (modbus(verify=False), UNVERIFIED),
+        (called(ca="ca.pem"), ""),
+        (called(), UNASKED),
+        (called(ca="ca.pem", verify=False), UNVERIFIED),
+    ],
+)
+def test_a_device_that_is_not_verified_is_said_in_any_state(config: DeviceConfig, words: str) -> None:
+    config = config.named("plc")
     with contextlib.closing(SqliteStore(None, 10**6, 3600)) as store:
         driver: Any = SimpleNamespace()
         device = Device(config, driver, "hil", Events("rig", store), LatestValues(), lambda: None)
@@ -122,7 +142,7 @@ def test_a_password_alone_is_a_file_to_watch() -> None:
     credentials = config.credentials()
     assert credentials is not None
     assert [*credentials.paths()] == [Path("/etc/hilgate/pw")]
-    assert credentials.verified
+    assert credentials.caveat == ""
 
 
 @pytest.mark.parametrize("folder", ["/run/credentials/hilgate@rig.service", "/etc/hilgate"])
@@ -131,7 +151,7 @@ def test_a_device_whose_files_only_the_service_can_read_is_warned_of(
 ) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/hilgate@rig.service")
     certificates = made()
-    files = SimpleNamespace(verified=True, paths=lambda: [Path(folder, "key.pem")])
+    files = SimpleNamespace(caveat="", paths=lambda: [Path(folder, "key.pem")])
     config = SimpleNamespace(enabled=True, credentials=lambda: files)
     device: Any = SimpleNamespace(config=config, caveat="")
     certificates._bench.devices = {"plc": device}
