@@ -150,13 +150,14 @@ class Agent:
         return found
 
 
-def agents(manifests: tuple[Manifest, ...]) -> Iterator[Agent]:
-    """Every container of hilgate."""
+def agents(manifests: tuple[Manifest, ...], command: str = "run") -> Iterator[Agent]:
+    """Every container in which hilgate runs as an agent, or has another command."""
     for workload in manifests:
         if workload["kind"] in ("StatefulSet", "Deployment", "DaemonSet"):
             pod = workload["spec"]["template"]["spec"]
             for container in [*pod.get("initContainers", []), *pod["containers"]]:
-                if re.split("[:@]", container["image"].rpartition("/")[2])[0] == "hilgate":
+                image = re.split("[:@]", container["image"].rpartition("/")[2])[0]
+                if image == "hilgate" and container["args"][0] == command:
                     yield Agent(workload, container, manifests)
 
 

@@ -255,6 +255,23 @@ def test_it_is_called_as_it_can_be(folder: str) -> None:
     assert agent.pod["terminationGracePeriodSeconds"] >= made[1]["within"] + STOP_S + 10
 
 
+def test_a_sidecar_of_real_devices_begins_with_a_safe_bench() -> None:
+    """Its store is as short-lived as the pod: the agent could not know that one before it was killed."""
+    manifests = render(KUBERNETES / "overlays/sidecar/hil")
+    (agent,), (first,) = agents(manifests), agents(manifests, "safe-state")
+    assert [one["name"] for one in agent.pod["initContainers"]] == ["make-safe", "hilgate"]
+    assert agent.container["image"] == first.container["image"]
+    assert agent.environment("any") == first.environment("any")
+    assert agent.container["volumeMounts"] == first.container["volumeMounts"]
+    assert first.arguments("any")[1:4] == agent.arguments("any")[1:]
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    words = first.arguments("any")[1:]
+    params = group.commands["safe-state"].make_context("safe-state", words).params
+    # Nobody is at work there yet: with force it would leave no word in the store.
+    assert (params["force"], params["if_stalled"]) == (False, False)
+
+
 @pytest.mark.parametrize("folder", RUNNING)
 def test_secrets_are_in_the_documentation(folder: str) -> None:
     for volume in the_agent(folder).pod["volumes"]:
