@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from agent.authorization.config import Authorization, RateLimit, mistakes
+from agent.authorization.config import Authorization, RateLimit, mistakes, not_empty
 from agent.document import Entry, MappingNode, Node, ScalarNode, plain, read_document
 from agent.problems import ConfigErrors, Place, Problem, did_you_mean
 from agent.validation import MISSING, locate, problems_of
@@ -137,7 +137,7 @@ class Settings(BaseModel):
     http_client_ca: Path | None = Field(
         None, description="Authorities whose clients need no token (PEM); off loopback, this or a token."
     )
-    authorization: Authorization | None = Field(
+    authorization: Annotated[Authorization | None, BeforeValidator(not_empty)] = Field(
         None, description="Who may do what: docs/authorization.md. Without it everybody may do everything."
     )
     rate_limit: RateLimit | None = Field(

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from protocols.units import Duration
 
@@ -36,6 +44,17 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def _listed(value: Any) -> Any:
     """One text stands for a list of one."""
     return [value] if isinstance(value, str) else value
+
+
+def not_empty(value: Any) -> Any:
+    """Refuses what is named and says nothing, for instance since all that stood there is a comment now.
+
+    Raises:
+        ValueError: it would be taken for what is left out, which allows more.
+    """
+    if value is None:
+        raise ValueError("is empty, which would allow more: give something, or leave it out")
+    return value
 
 
 def _op_is_not_safe(value: Any) -> Any:
@@ -93,6 +112,10 @@ class Rule(_Block):
         description="Who: whoever shows the token of a lease that is held on the device or bench.",
     )
     anybody: Literal[True] | None = Field(None, description="Who: everybody who can send to the bench.")
+
+    _empty = field_validator(
+        "devices", "methods", "users", "roles", "lease_holder", "anybody", mode="before"
+    )(not_empty)
 
     @model_validator(mode="after")
     def _says_whom(self) -> "Rule":
