@@ -115,6 +115,7 @@ def test_it_has_resources_and_probes(folder: str) -> None:
     assert patience >= READY_DEVICES_S + READY_BROKER_S + 20
     assert port["containerPort"] == 8080
     assert all("subPath" not in mount for mount in container["volumeMounts"])
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     assert agent.pod["automountServiceAccountToken"] is False
     # A name without a registry would be looked for at a public one, where it is anybody's.
     assert re.fullmatch(r"registry\.example/hilgate:[0-9.]+", container["image"])
