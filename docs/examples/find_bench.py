@@ -65,7 +65,10 @@ class Benches:
             except Timeout:
                 return
             self._receiver.accept()
-            said = json.loads(bytes(message.body))
+            said = body(message)
+            if not said.keys() >= _NEEDED:
+                say("what came on hil.availability is none")
+                continue
             known = self._last.get(said["bench"])
             # The highest (epoch, revision) is the truth, in whatever order messages come.
             if known is None or _order(said) > _order(known.said):
@@ -91,6 +94,20 @@ class Benches:
             return f"it has been in {state} for {now - heard.since:.0f} s: {reason}"
         silent = now - heard.at
         return f"nothing was heard of it for {silent:.0f} s" if silent > 3 * heard.said["interval_s"] else ""
+
+
+_NEEDED = {"bench", "epoch", "revision", "state", "reason", "enabled", "interval_s", "labels", "mode"}
+
+
+def body(message: Message) -> dict[str, Any]:
+    """What an event holds, also where the agent is set to structured mode; nothing where it is none."""
+    try:
+        event = json.loads(bytes(message.body))
+    except (ValueError, TypeError):
+        return {}
+    if isinstance(event, dict) and message.content_type == "application/cloudevents+json":
+        event = event.get("data")
+    return event if isinstance(event, dict) else {}
 
 
 def _order(said: dict[str, Any]) -> tuple[int, int]:
@@ -145,8 +162,7 @@ class Commands:
                 break
             self._replies.accept()
             if reply.correlation_id == message_id:
-                result: dict[str, Any] = json.loads(bytes(reply.body))
-                return result
+                return body(reply)
         return None
 
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from proton import Message
+from proton.utils import BlockingConnection
 from shell import WAIT_S, Finished, Running, environment, hilgate, running, watching
 
 from agent.profile import load_profile
@@ -196,6 +198,29 @@ async def test_a_bench_that_takes_its_time_to_be_prepared_is_asked_again_for_its
         async with finding(broker, "--holder", "dte-42", "--answer", "2") as example:
             assert json.loads(await example.line())["stringData"]["HIL_BENCH"] == "rig-01"
             assert (await example.end()).code == 0
+
+
+async def test_it_reads_structured_events_and_passes_over_what_is_none(tmp_path: Path, broker: str) -> None:
+    profile = tmp_path / "two-pumps.yaml"
+    profile.write_text(PROFILE)
+    words = ("--bench", "rig-01", "--broker", broker, "--cloudevents", "structured")
+    async with finding(broker, "--holder", "dte-42") as example:
+        heard = asyncio.create_task(example.said("what came on hil.availability is none"))
+        while not heard.done():  # until it listens
+            for text in (b"{", b"[]", b'{"bench": "rig-01"}'):
+                await asyncio.to_thread(publish, broker, text)
+        await heard
+        async with running("run", str(profile), "--sil", *words):
+            assert json.loads(await example.line())["stringData"]["HIL_BENCH"] == "rig-01"
+            assert (await example.end()).code == 0
+
+
+def publish(broker: str, text: bytes) -> None:
+    """Sends what is no event of ours to where availability is heard."""
+    connection = BlockingConnection(broker, timeout=WAIT_S)
+    with contextlib.closing(connection):
+        sender = connection.create_sender("hil.availability")
+        sender.send(Message(inferred=True, body=text, content_type="application/cloudevents+json"))
 
 
 async def test_a_broker_that_is_lost_is_said(tmp_path: Path) -> None:
