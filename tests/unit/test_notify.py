@@ -63,7 +63,7 @@ def test_without_a_manager_nobody_is_told() -> None:
     [
         ("20000000", "", 20.0),
         ("20000000", str(os.getpid()), 20.0),
-        ("20000000", "1", None),
+        ("20000000", str(os.getpid() + 1), None),
         ("", "", None),
         ("0", "", None),
         ("soon", "", None),
