@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protocols.base import DriverError
+from protocols.listener import SHUTDOWN_S, Listener, bound
 from protocols.tls import TlsFiles, UnusableFile, aside, client_context, server_context
 from protocols.units import format_duration
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import serial
 
 _READ = 4096
-_TLS_SHUTDOWN = 1.0
 
 
 class TlsOptions(TlsFiles, Protocol):
@@ -70,7 +70,7 @@ async def connect(
         options = {
             "ssl": await _context_of(client_context, tls, folder),
             "server_hostname": tls.server_name or host,
-            "ssl_shutdown_timeout": _TLS_SHUTDOWN,
+            "ssl_shutdown_timeout": SHUTDOWN_S,
         }
     try:
         with _in_words(where):
@@ -87,7 +87,7 @@ async def listen(
     factory: Callable[[], asyncio.Protocol],
     tls: TlsOptions | None = None,
     folder: Path = Path(),
-) -> asyncio.Server:
+) -> Listener:
     """Listens for callers, each of whom gets a protocol of its own.
 
     The names of TLS files are relative to `folder`.
@@ -95,21 +95,9 @@ async def listen(
     Raises:
         DriverError: `disconnected`: the address cannot be listened on; the text says why.
     """
-    options: dict[str, Any] = {}
-    if tls is not None:
-        options = {
-            "ssl": await _context_of(server_context, tls, folder),
-            "ssl_shutdown_timeout": _TLS_SHUTDOWN,
-        }
-    loop = asyncio.get_running_loop()
+    context = None if tls is None else await _context_of(server_context, tls, folder)
     with _in_words(f"{host}:{port}"):
-        server = await loop.create_server(factory, host, port, start_serving=False, **options)
-        try:
-            await server.start_serving()
-        except BaseException:
-            server.close()
-            raise
-    return server
+        return Listener(await bound(host, port), factory, context)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from protocols.dnp3.fragment import NotSent
 from protocols.dnp3.link import FrameReader
 from protocols.dnp3.plan import channel_key, name_of
 from protocols.dnp3.station import Station
+from protocols.listener import Listener
 from protocols.transport import connect, listen, open_serial
 from protocols.units import format_duration
 
@@ -57,7 +58,7 @@ class Channel:
         self.turn = asyncio.Lock()
         """Held over each exchange; who waits for it gets it in the order of asking."""
         self._opening = asyncio.Lock()
-        self._server: asyncio.Server | None = None
+        self._server: Listener | None = None
         self._called = asyncio.Event()
         self._link: _Link | None = None
         self._reader = FrameReader()
