@@ -304,8 +304,9 @@ class CommandService:
         if command.created_ms is not None and now_ms - command.created_ms > self._max_age_ms:
             age, most = (now_ms - command.created_ms) / 1000, self._max_age_ms / 1000
             raise Refused("expired", f"the command is {age:.1f} s old; max_command_age is {most:g} s")
-        if command.created_ms is None and self._require_time and self._ops.moves(command):
-            raise Refused("expired", "this bench wants a creation-time on every command that writes")
+        told = command.created_ms is not None and command.created_ms - now_ms <= self._max_age_ms
+        if not told and self._require_time and self._ops.moves(command):
+            raise Refused("expired", "what writes here needs a creation-time that is not ahead of our clock")
 
     # -- after it was carried out ---------------------------------------------------------------
 

@@ -132,7 +132,9 @@ async def test_what_is_stale_moves_nothing(broker: Broker, run_agent: RunAgent) 
     async with desk(broker.url, "rig") as one, run_agent(PROFILE, broker.url, require_command_time=True):
         await one.until_state("available")
         write = {"op": "write", "device": "plc", "values": {"setpoint": 100}}
-        for fields in ({"creation_ms": now_ms - 61_000}, {"creation_ms": None}):
+        # With one that is ahead of the clock it could wait for so much longer.
+        for creation_ms in (now_ms - 61_000, now_ms + 120_000, 10**14, None):
+            fields: dict[str, Any] = {"creation_ms": creation_ms}
             (answer,) = await one.answers(await one.post(write, **fields))
             assert (answer["status"], answer["code"]) == ("rejected", "expired"), (fields, answer)
         await still_works(one)
