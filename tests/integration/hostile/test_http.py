@@ -1,9 +1,14 @@
 """HTTP under a storm: whatever clients send, probes answer afterwards."""
 
+import asyncio
+import contextlib
+import gc
+
 from desk import RunAgent
 from storm import at_server, storming
 from storm_ends import get
 
+from agent.web.limits import BoundedHandler
 from sim.broker import Broker
 
 PROFILE = """
@@ -33,3 +38,21 @@ async def test_hostile_http_clients(broker: Broker, run_agent: RunAgent, unused_
         async with storming("HTTP", 3000) as storm:
             await at_server(storm, unused_port, SAID)
         assert (await get(unused_port, "/livez")).startswith(b"HTTP/1.1 200")
+
+
+async def test_requests_that_nobody_reads_the_answers_of_are_few(
+    broker: Broker, run_agent: RunAgent, unused_port: int
+) -> None:
+    async with run_agent(PROFILE, broker.url, http=f"127.0.0.1:{unused_port}") as agent:
+        await agent.ready.wait()
+        reader, writer = await asyncio.open_connection("127.0.0.1", unused_port, limit=1024)
+        with contextlib.suppress(TimeoutError):  # it takes no more
+            async with asyncio.timeout(3):
+                for _ in range(200):
+                    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+                    await writer.drain()
+        handlers = [one for one in gc.get_objects() if isinstance(one, BoundedHandler)]
+        assert max(len(one._messages) for one in handlers) < 1000
+        assert (await get(unused_port, "/livez")).startswith(b"HTTP/1.1 200")
+        assert not reader.at_eof()
+        writer.transport.abort()
