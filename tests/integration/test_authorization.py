@@ -14,6 +14,7 @@ from desk import Desk, desk
 
 from agent.app import Agent
 from agent.authorization import judge
+from agent.commands import service
 from agent.profile import load_profile
 from agent.settings import load_settings
 from agent.store.inspect import AuditFilter, Inspector
@@ -221,8 +222,9 @@ async def test_a_recorded_result_is_for_who_asked(broker: Broker, tmp_path: Path
 
 
 async def test_no_message_id_that_is_used_up_keeps_the_bench_from_being_made_safe(
-    broker: Broker, tmp_path: Path
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "LOOK_UP_S", 30.0)  # a busy disk would have `safe` carried out again
     async with running(tmp_path, broker, RULES) as (one, _):
         key = str(uuid.uuid4())
         await one.answers(await one.post({"op": "ping"}, message_id=key, user_id=b"eve"))
