@@ -251,6 +251,10 @@ class _Composer:
     def _scalar(self, event: yaml.ScalarEvent, place: Place, path: str) -> ScalarNode:
         if not event.implicit[0]:
             return ScalarNode(place, event.value, plain=False)
+        if not event.value:
+            # It would count as left out, which for `max`, `safe` or a rule allows more than was meant.
+            hint = "give it one, or leave the field out"
+            self.problems.append(Problem.at(place, path, "has no value", hint))
         try:
             return ScalarNode(place, resolve(event.value))
         except ValueError as error:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from agent.authorization.config import Authorization, RateLimit, mistakes, not_empty
 from agent.document import Entry, MappingNode, Node, ScalarNode, plain, read_document
 from agent.problems import ConfigErrors, Place, Problem, did_you_mean
-from agent.validation import MISSING, locate, problems_of
+from agent.validation import MISSING, locate, news, problems_of
 from agent.web.token import is_loopback, read_token
 from protocols.units import WRITTEN, Duration, Size
 
@@ -185,7 +185,8 @@ def load_settings(
     try:
         settings = Settings.model_validate(plain(root), context=WRITTEN)
     except ValidationError as error:
-        problems += map(_say_how, problems_of(error, root, schema=Settings.model_json_schema()))
+        wrong = problems_of(error, root, schema=Settings.model_json_schema())
+        problems += map(_say_how, news(wrong, problems))
     problems += _at_odds(root, settings, files)
     if settings is None or problems:
         raise ConfigErrors(problems)

@@ -93,6 +93,16 @@ def problems_of(
     return [_joined(problems) for problems in grouped.values()]
 
 
+def news(problems: Iterable[Problem], said: Iterable[Problem]) -> list[Problem]:
+    """Without those of values that cannot be read: what is wrong with these was said."""
+    places = {(problem.file, problem.line, problem.column) for problem in said}
+    return [
+        problem
+        for problem in problems
+        if problem.message == MISSING or (problem.file, problem.line, problem.column) not in places
+    ]
+
+
 def _joined(problems: Sequence[Problem]) -> Problem:
     """The branches of one union say what they wanted each: together that is one problem."""
     first = problems[0]

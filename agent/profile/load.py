@@ -21,7 +21,7 @@ from agent.profile.shipped import find_profile
 from agent.profile.sources import Sources, assemble
 from agent.profile.templates import Expansion
 from agent.profile.variables import Substitution
-from agent.validation import MISSING, NAME_HINT, not_a_name, problems_of
+from agent.validation import MISSING, NAME_HINT, news, not_a_name, problems_of
 from protocols.base import NAME_PATTERN, DeviceConfig, DeviceProtocol
 from protocols.units import WRITTEN
 
@@ -99,7 +99,9 @@ class _Loader:
             return Header.model_validate(plain(node), context=WRITTEN)
         except ValidationError as error:
             if not (self.problems and not node.entries):  # what could not be read is not missing as well
-                self.problems += self._news(problems_of(error, node, schema=Header.model_json_schema()))
+                self.problems += news(
+                    problems_of(error, node, schema=Header.model_json_schema()), self.problems
+                )
             return None
 
     def _tree(self, name: str, entry: Entry) -> MappingNode | None:
@@ -124,7 +126,7 @@ class _Loader:
         try:
             device = model.model_validate(content, context={**WRITTEN, "folder": self._file.parent})
         except ValidationError as error:
-            self.problems += self._news(problems_of(error, tree, field, device_schema(model)))
+            self.problems += news(problems_of(error, tree, field, device_schema(model)), self.problems)
             if (rest := _salvage(model, content, error)) is not None:
                 self._check(rest.named(name, self._file.parent), tree)
             return None
@@ -145,22 +147,14 @@ class _Loader:
         if not isinstance(word, str) or word not in self._installed:
             hint = did_you_mean(str(word), self._installed)
             message = "is not the name of an installed protocol"
-            self.problems.append(Problem.at(entry.node.place, f"{field}.protocol", message, hint))
+            problem = Problem.at(entry.node.place, f"{field}.protocol", message, hint)
+            self.problems += news([problem], self.problems)
             return None
         try:
             return self._installed[word].config()
         except (PluginError, ImportError) as error:
             self.problems.append(Problem.at(entry.node.place, f"{field}.protocol", str(error)))
             return None
-
-    def _news(self, problems: list[Problem]) -> list[Problem]:
-        """Without those of values that could not be filled in: what is wrong with these was said."""
-        said = {(problem.file, problem.line, problem.column) for problem in self.problems}
-        return [
-            problem
-            for problem in problems
-            if problem.message == MISSING or (problem.file, problem.line, problem.column) not in said
-        ]
 
 
 def _salvage(

@@ -68,10 +68,10 @@ def test_files_are_relative_to_the_settings_and_urls_stay(tmp_path: Path) -> Non
         ("{ops: ping, users: []}", "5: authorization.rules.0.users"),
         ("{ops: ping, users: ''}", "5: authorization.rules.0.users"),
         ("{ops: ping, anybody: true, users: joe}", "says anybody and somebody"),
-        ("{ops: ping, users: , roles: x}", "5: authorization.rules.0.users: is empty"),
-        ("{ops: ping, users: joe, lease_holder: }", "5: authorization.rules.0.lease_holder: is empty"),
-        ("{ops: write, devices: , users: joe}", "5: authorization.rules.0.devices: is empty"),
-        ("{ops: call, methods: , users: joe}", "5: authorization.rules.0.methods: is empty"),
+        ("{ops: ping, users: null, roles: x}", "5: authorization.rules.0.users: is empty"),
+        ("{ops: ping, users: joe, lease_holder: null}", "5: authorization.rules.0.lease_holder: is empty"),
+        ("{ops: write, devices: null, users: joe}", "5: authorization.rules.0.devices: is empty"),
+        ("{ops: call, methods: null, users: joe}", "5: authorization.rules.0.methods: is empty"),
         ("{ops: ping, user: joe}", "unknown field; did you mean 'users'?"),
         ("{ops: [read, ping], devices: a, users: joe}", "not ping"),
         ("{ops: [read, call], methods: a, users: joe}", "methods needs ops: [call]"),
@@ -86,6 +86,8 @@ def test_rules_that_are_wrong(tmp_path: Path, rule: str, said: str) -> None:
 
 def test_a_block_that_is_empty_does_not_allow_everything(tmp_path: Path) -> None:
     (line,) = wrong(tmp_path, "authorization:\n  # rules: []\n")
+    assert "authorization: has no value" in line
+    (line,) = wrong(tmp_path, "authorization: null\n")
     assert "authorization: is empty" in line
 
 
