@@ -21,7 +21,7 @@ from agent.notify import Service
 from agent.profile import Profile
 from agent.progress import Progress, counting
 from agent.rivals import Rivals
-from agent.safety import Safety
+from agent.safety import Safety, kept
 from agent.settings import Settings
 from agent.store import SqliteStore
 from agent.uplink import Uplink
@@ -61,6 +61,7 @@ class Agent:
     """
 
     def __init__(self, profile: Profile, settings: Settings, service: Service | None = None) -> None:
+        self._profile = profile
         self._settings = settings
         self._service = service
         self.store = SqliteStore(
@@ -184,13 +185,17 @@ class Agent:
     async def _end_safely(self) -> None:
         """Leaves the devices safe, and a word in the store that they are."""
         if self.bench.made.is_set():
-            await self.safety.drive("stop", within=SAFE_GRACE_S)
+            done = await self.safety.drive("stop", within=SAFE_GRACE_S)
+            if done["safe"]:
+                kept.forget(self.store)
         self.store.remember(_RUNNING, None)
 
     async def _begin_safely(self) -> None:
         """Makes safe what an agent left that was killed, once the devices were tried."""
         killed = self.store.recall(_RUNNING)
         self.store.remember(_RUNNING, b"%d" % self.store.epoch)
+        # It is on disk before the beginning of any command is.
+        kept.keep(self.store, self._profile, sil=self._settings.sil)
         await self.bench.made.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_GRACE_S):

@@ -11,15 +11,19 @@ from agent.cli import options
 from agent.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
+    from agent.safety.kept import Kept
     from agent.safety.report import Cause, Report
     from agent.settings import Settings
     from agent.store import Store
+    from protocols.base import DeviceConfig
 
 _UNNAMED = "unnamed"
 _ASKING_S = 2.0
 """How long an agent may take to say that it goes on."""
 _NOT_NEEDED = {"broker": "amqps://unused.invalid", "bench": _UNNAMED}
 """Stands for settings that nobody gave and that this command can do without."""
+_KEEP_ALL = {"outbox_size": "1000000GiB", "outbox_age": "36500d", "audit_age": "36500d"}
+"""Stands for bounds that cannot be read: nothing is to be lost by what is not known."""
 
 
 def safe_state(
@@ -47,27 +51,30 @@ def safe_state(
     safe value was reached, 3 if not.
     """
     from agent import clock, logs
-    from agent.cli import configuration, loop, output
+    from agent.cli import loop, output
+    from agent.safety import kept
     from agent.safety.direct import drive_directly
     from agent.safety.report import report
 
     logs.setup("text", "error")  # how it went, the command says itself
-    chosen = _settings(settings, {"bench": bench, "store": store})
+    chosen, wrong = _settings(settings, {"bench": bench, "store": store})
     if if_stalled and _goes_on(chosen):
         output.say("The agent goes on: it makes the bench safe itself when it is stopped")
         return
-    loaded = configuration.profile(profile)
-    if chosen.sil:
-        output.say("All devices of this bench are simulated: there is nothing to make safe")
-        return
-    opened = _open_store(chosen, force or if_stalled)
+    opened = _open_store(chosen, force or if_stalled or chosen.sil)
     try:
+        devices, whose = _devices(profile, chosen, wrong, opened)
+        if devices is None:
+            output.say("All devices of this bench are simulated: there is nothing to make safe")
+            return
         cause, reason = _why(os.environ)
         started_ns = clock.now_ns()
-        outcomes = loop.execute(lambda _: drive_directly(loaded, within))
-        done = report(cause, reason, started_ns, outcomes)
+        outcomes = loop.execute(lambda _: drive_directly(devices, within))
+        done = report(cause, reason + whose, started_ns, outcomes)
         if opened is not None:
             _record(chosen, opened, done)
+            if not done.bad:
+                kept.forget(opened)
     finally:
         if opened is not None:
             opened.close()
@@ -81,7 +88,65 @@ def safe_state(
     raise typer.Exit(Exit.OK if said["safe"] else Exit.FAILED)
 
 
-def _settings(file: Path | None, given: Mapping[str, Any]) -> "Settings":
+def _devices(
+    profile: str, settings: "Settings", wrong: Failure | None, store: "Store | None"
+) -> tuple["Mapping[str, DeviceConfig] | None", str]:
+    """The devices to make safe, None where all are simulated; and what is to be said of whose they are.
+
+    What an agent left in the store counts: its outputs are those that may be on, whatever the files say now.
+
+    Raises:
+        Failure: it left nothing, and settings or profile are not valid.
+    """
+    from agent.cli import configuration, output
+
+    left = _left(store)
+    if left is None:
+        if wrong is not None:
+            raise wrong
+        loaded = configuration.profile(profile)
+        return (None if settings.sil else loaded.devices), ""
+    if left.sil:
+        return None, ""
+    try:
+        changed = "" if configuration.profile(profile).digest == left.digest else f"{profile} was changed"
+    except Failure as failure:
+        changed = str(failure)
+    if wrong is not None:
+        output.say(f"hilgate: {wrong}")
+    if not changed:
+        return left.devices, ""
+    output.say(f"hilgate: made safe by what the agent ran with, for {changed}")
+    return left.devices, "; by the profile that the agent ran with, which was changed since"
+
+
+def _left(store: "Store | None") -> "Kept | None":
+    from agent.cli import output
+    from agent.safety import kept
+
+    if store is None:
+        return None
+    try:
+        return kept.kept(store)
+    except ValueError as error:
+        output.say(f"hilgate: made safe by the files as they are, for what the agent left is no use: {error}")
+        return None
+
+
+def _settings(file: Path | None, given: Mapping[str, Any]) -> tuple["Settings", Failure | None]:
+    """The settings; where the file is wrong, those that are given without it, and what is wrong with it."""
+    try:
+        return _read(file, given), None
+    except Failure as failure:
+        if file is None:
+            raise
+        try:
+            return _read(None, {**given, **_KEEP_ALL}), failure
+        except Failure:
+            raise failure from None
+
+
+def _read(file: Path | None, given: Mapping[str, Any]) -> "Settings":
     from agent.cli import configuration
     from agent.problems import ConfigErrors
     from agent.settings import load_settings

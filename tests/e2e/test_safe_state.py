@@ -198,3 +198,54 @@ async def test_a_wrong_profile_is_said_with_file_and_line(rig: Rig) -> None:
     done = await rig.safe_state()
     assert (done.code, done.out) == (1, "")
     assert f"{rig.profile}:11: devices.pump-plc.points.running.table" in done.err
+
+
+BROKEN = PROFILE.replace("table: coil", "table: coal")
+RENAMED = (
+    PROFILE.replace("running:", "on:     ").replace("running: true", "on: true").replace(", safe: 0}", "}")
+)
+
+
+@pytest.mark.parametrize(
+    ("profile", "settings", "said"),
+    [
+        (BROKEN, "", "is not valid"),
+        (RENAMED, "", "was changed"),
+        (PROFILE, "sil: yes-please\n", "the settings are not valid"),
+        (PROFILE, "sil: true\n", ""),
+    ],
+    ids=["broken", "other", "settings", "sil"],
+)
+async def test_what_counts_is_what_the_agent_ran_with(
+    rig: Rig, broker: str, tmp_path: Path, profile: str, settings: str, said: str
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("labels: {}\n")
+    words = ("--settings", str(file))
+    there = rig.profile.read_text()
+    async with rig.agent(broker, *words) as agent:
+        await state(broker, "available")
+        await write(broker, "setpoint=1500", "running=true")
+        rig.profile.write_text(profile.replace("PORT", there.split(" port: ")[1].split(",")[0]))
+        file.write_text(settings or "labels: {}\n")
+        agent.process.send_signal(signal.SIGKILL)
+        await agent.process.wait()
+    done = await rig.safe_state(*words, SERVICE_RESULT="signal")
+    assert done.code == 0
+    assert said in done.err if said else not done.err
+    assert await rig.values() == {"setpoint": 0.0, "running": False}
+
+    # All is safe now, and nothing left: the next one goes by the files.
+    rig.profile.write_text(BROKEN)
+    assert (await rig.safe_state()).code == 1
+
+
+async def test_an_agent_that_left_the_bench_safe_leaves_nothing(rig: Rig, broker: str) -> None:
+    async with rig.agent(broker) as agent:
+        await state(broker, "available")
+        await write(broker, "running=true")
+        agent.process.send_signal(signal.SIGTERM)
+        assert await agent.process.wait() == 0
+    assert (await rig.values())["running"] is False
+    rig.profile.write_text(BROKEN)
+    assert (await rig.safe_state()).code == 1
