@@ -33,6 +33,8 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._callers: dict[asyncio.Task[None], None] = {}
         """Whose handshakes are under way, the oldest first."""
+        self._new: set[socket.socket] = set()
+        """Callers of whom no transport knows yet, which would close them."""
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         for one in sockets:
             self._listen(one)
@@ -61,6 +63,7 @@ class Listener:
             self._pauses[one] = self._loop.call_later(_RETRY_S, self._listen, one)
             return
         caller.setblocking(False)
+        self._new.add(caller)
         if len(self._callers) >= MOST_HANDSHAKES:
             oldest = next(iter(self._callers))
             del self._callers[oldest]
@@ -70,6 +73,7 @@ class Listener:
         task.add_done_callback(functools.partial(self._done, caller))
 
     async def _let_in(self, caller: socket.socket) -> None:
+        self._new.discard(caller)
         secure = self._context is not None
         with contextlib.suppress(OSError):  # no TLS, no certificate that is trusted, or too slow
             await self._loop.connect_accepted_socket(
@@ -82,7 +86,8 @@ class Listener:
 
     def _done(self, caller: socket.socket, task: asyncio.Task[None]) -> None:
         self._callers.pop(task, None)
-        if task.cancelled():  # perhaps before it began
+        if caller in self._new:  # cancelled before it began
+            self._new.discard(caller)
             caller.close()
 
 
