@@ -21,7 +21,7 @@ from agent.notify import Service
 from agent.profile import Profile
 from agent.progress import Progress, counting
 from agent.rivals import Rivals
-from agent.safety import Safety, kept
+from agent.safety import Safety, left
 from agent.settings import Settings
 from agent.store import SqliteStore
 from agent.uplink import Uplink
@@ -61,7 +61,6 @@ class Agent:
     """
 
     def __init__(self, profile: Profile, settings: Settings, service: Service | None = None) -> None:
-        self._profile = profile
         self._settings = settings
         self._service = service
         self.store = SqliteStore(
@@ -137,6 +136,7 @@ class Agent:
         """
         self._log.info("agent starts", epoch=self.store.epoch, mode=self.bench.mode, arch=platform.machine())
         with contextlib.closing(self.store):
+            left.leave(self._settings.store, self.bench.profile, self._settings)  # before a device is touched
             await self._run(stop)
         self._log.info("agent stopped")
 
@@ -187,15 +187,14 @@ class Agent:
         if self.bench.made.is_set():
             done = await self.safety.drive("stop", within=SAFE_GRACE_S)
             if done["safe"]:
-                kept.forget(self.store)
+                with contextlib.suppress(OSError):  # then it is made safe once more
+                    left.forget(self._settings.store)
         self.store.remember(_RUNNING, None)
 
     async def _begin_safely(self) -> None:
         """Makes safe what an agent left that was killed, once the devices were tried."""
         killed = self.store.recall(_RUNNING)
         self.store.remember(_RUNNING, b"%d" % self.store.epoch)
-        # It is on disk before the beginning of any command is.
-        kept.keep(self.store, self._profile, sil=self._settings.sil)
         await self.bench.made.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_GRACE_S):

@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 WRITTEN = {"written": True}
 """Validation context of what people wrote: there a bare number is an error, for nobody sees its unit.
 
-A device's has `folder` too: where its profile lies, to which file names in it are relative."""
+A device's has `folder` too: where its profile lies, to which file names in it are relative. `attached`,
+where there is one, has the device's `attachments` in place of the files."""
 
 _DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "kB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2, "GB": 1000**3, "GiB": 1024**3}

@@ -1,5 +1,6 @@
 """`hilgate safe-state`: makes a bench safe where no agent does."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +12,17 @@ from agent.cli import options
 from agent.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
-    from agent.safety.kept import Kept
+    from agent.profile import Profile
+    from agent.safety.left import Left
     from agent.safety.report import Cause, Report
     from agent.settings import Settings
     from agent.store import Store
-    from protocols.base import DeviceConfig
 
 _UNNAMED = "unnamed"
 _ASKING_S = 2.0
 """How long an agent may take to say that it goes on."""
 _NOT_NEEDED = {"broker": "amqps://unused.invalid", "bench": _UNNAMED}
 """Stands for settings that nobody gave and that this command can do without."""
-_KEEP_ALL = {"outbox_size": "1000000GiB", "outbox_age": "36500d", "audit_age": "36500d"}
-"""Stands for bounds that cannot be read: nothing is to be lost by what is not known."""
 
 
 def safe_state(
@@ -47,34 +46,37 @@ def safe_state(
 
     For when the agent is gone: systemd runs it whenever the service has ended. While an agent runs,
     `hilgate send BENCH safe` does the same. Before a container is stopped, --if-stalled does it where the
-    agent no longer can. With a store, the next agent sends the safety event. The exit code is 0 if every
-    safe value was reached, 3 if not.
+    agent no longer can. With a store, the next agent sends the safety event, and the profile counts that
+    the last one ran with, if it could not make the bench safe itself. The exit code is 0 if every safe value
+    was reached, 3 if not.
     """
     from agent import clock, logs
     from agent.cli import loop, output
-    from agent.safety import kept
+    from agent.safety import left
     from agent.safety.direct import drive_directly
     from agent.safety.report import report
 
     logs.setup("text", "error")  # how it went, the command says itself
-    chosen, wrong = _settings(settings, {"bench": bench, "store": store})
+    chosen = _settings(settings, {"bench": bench, "store": store})
     if if_stalled and _goes_on(chosen):
         output.say("The agent goes on: it makes the bench safe itself when it is stopped")
         return
-    opened = _open_store(chosen, force or if_stalled or chosen.sil)
+    loaded, instead = _profile(profile, _left(chosen.store), chosen.sil)
+    if loaded is None:
+        output.say("All devices of this bench are simulated: there is nothing to make safe")
+        return
+    opened = _open_store(chosen, force or if_stalled)
     try:
-        devices, whose = _devices(profile, chosen, wrong, opened)
-        if devices is None:
-            output.say("All devices of this bench are simulated: there is nothing to make safe")
-            return
         cause, reason = _why(os.environ)
+        reason += instead
         started_ns = clock.now_ns()
-        outcomes = loop.execute(lambda _: drive_directly(devices, within))
-        done = report(cause, reason + whose, started_ns, outcomes)
+        outcomes = loop.execute(lambda _: drive_directly(loaded, within))
+        done = report(cause, reason, started_ns, outcomes)
         if opened is not None:
             _record(chosen, opened, done)
             if not done.bad:
-                kept.forget(opened)
+                with contextlib.suppress(OSError):  # then it is made safe once more
+                    left.forget(chosen.store)
     finally:
         if opened is not None:
             opened.close()
@@ -88,65 +90,7 @@ def safe_state(
     raise typer.Exit(Exit.OK if said["safe"] else Exit.FAILED)
 
 
-def _devices(
-    profile: str, settings: "Settings", wrong: Failure | None, store: "Store | None"
-) -> tuple["Mapping[str, DeviceConfig] | None", str]:
-    """The devices to make safe, None where all are simulated; and what is to be said of whose they are.
-
-    What an agent left in the store counts: its outputs are those that may be on, whatever the files say now.
-
-    Raises:
-        Failure: it left nothing, and settings or profile are not valid.
-    """
-    from agent.cli import configuration, output
-
-    left = _left(store)
-    if left is None:
-        if wrong is not None:
-            raise wrong
-        loaded = configuration.profile(profile)
-        return (None if settings.sil else loaded.devices), ""
-    if left.sil:
-        return None, ""
-    try:
-        changed = "" if configuration.profile(profile).digest == left.digest else f"{profile} was changed"
-    except Failure as failure:
-        changed = str(failure)
-    if wrong is not None:
-        output.say(f"hilgate: {wrong}")
-    if not changed:
-        return left.devices, ""
-    output.say(f"hilgate: made safe by what the agent ran with, for {changed}")
-    return left.devices, "; by the profile that the agent ran with, which was changed since"
-
-
-def _left(store: "Store | None") -> "Kept | None":
-    from agent.cli import output
-    from agent.safety import kept
-
-    if store is None:
-        return None
-    try:
-        return kept.kept(store)
-    except ValueError as error:
-        output.say(f"hilgate: made safe by the files as they are, for what the agent left is no use: {error}")
-        return None
-
-
-def _settings(file: Path | None, given: Mapping[str, Any]) -> tuple["Settings", Failure | None]:
-    """The settings; where the file is wrong, those that are given without it, and what is wrong with it."""
-    try:
-        return _read(file, given), None
-    except Failure as failure:
-        if file is None:
-            raise
-        try:
-            return _read(None, {**given, **_KEEP_ALL}), failure
-        except Failure:
-            raise failure from None
-
-
-def _read(file: Path | None, given: Mapping[str, Any]) -> "Settings":
+def _settings(file: Path | None, given: Mapping[str, Any]) -> "Settings":
     from agent.cli import configuration
     from agent.problems import ConfigErrors
     from agent.settings import load_settings
@@ -158,10 +102,67 @@ def _read(file: Path | None, given: Mapping[str, Any]) -> "Settings":
     except ConfigErrors as errors:
         missing = {problem.field for problem in errors.problems if problem.message == MISSING}
         stand_ins = {field: word for field, word in _NOT_NEEDED.items() if field in missing}
-        chosen = configuration.settings(file, {**given, **stand_ins}, files=False)
+        try:
+            chosen = configuration.settings(file, {**given, **stand_ins}, files=False)
+        except Failure as failure:
+            return _settings_left(given, failure)
     if chosen.store is not None and chosen.bench == _UNNAMED:
         raise Failure("An event in the store needs the bench's id: give --bench", Exit.USAGE)
     return chosen
+
+
+def _settings_left(given: Mapping[str, Any], failure: Failure) -> "Settings":
+    """What an agent ran with, where the settings are wrong now; the store has to be known without them."""
+    from agent.cli import output
+
+    store = given["store"] or os.environ.get("HILGATE_STORE")
+    directory = Path(store) if store else None
+    there = _left(directory)
+    if there is None:
+        raise failure
+    try:
+        chosen = there.settings({**_NOT_NEEDED, "bench": None, **given, "store": directory})
+    except ValueError:
+        raise failure from None
+    output.say(f"hilgate: {failure}\nThose that the agent ran with count")
+    return chosen
+
+
+def _left(directory: Path | None) -> "Left | None":
+    """What an agent left that could not make the bench safe."""
+    from agent.cli import output
+    from agent.safety import left
+
+    try:
+        return left.find(directory)
+    except (OSError, ValueError) as error:
+        output.say(f"hilgate: what the agent left in {directory} cannot be read: {type(error).__name__}")
+        return None
+
+
+def _profile(name: str, left: "Left | None", sil: bool) -> tuple["Profile | None", str]:
+    """The profile to drive, None where there is nothing to drive; and why it is not the one given."""
+    from agent.cli import configuration, output
+
+    given, failure = None, None
+    try:
+        given = configuration.profile(name)
+    except Failure as error:
+        failure = error
+    if left is not None:
+        if given is not None and given.digest == left.digest:
+            return given, ""
+        why = f"{Path(name).name} is {'not valid' if given is None else 'another'} now"
+        try:
+            ran = left.profile()
+        except ValueError as error:
+            output.say(f"hilgate: what the agent left cannot be used, the profile given counts: {error}")
+        else:
+            output.say(f"hilgate: {failure or why}\nThe profile that the agent ran with counts")
+            return ran, f"; by the profile that the agent ran with, for {why}"
+    if failure is not None:
+        raise failure
+    return None if sil else given, ""
 
 
 def _goes_on(settings: "Settings") -> bool:

@@ -80,8 +80,7 @@ class _Loader:
             self.problems.append(Problem.at(self._sources.header.place, "devices", MISSING, hint))
         if header is None or self.problems:
             return None
-        content = {"digest": _digest(header, devices), "path": self._file, "devices": devices}
-        return Profile.model_validate({**dict(header), **content})
+        return put_together(header, devices, self._file)
 
     def _conflicts(self, devices: Mapping[str, DeviceConfig], trees: Mapping[str, MappingNode]) -> None:
         """What is right device by device and cannot be on one bench."""
@@ -173,6 +172,13 @@ def _salvage(
         return rest.model_validate({"protocol": "", "points": good("points"), "sim": good("sim")})
     except ValidationError:
         return None
+
+
+def put_together(header: Header, devices: Mapping[str, DeviceConfig], path: Path) -> Profile:
+    """The profile of good parts."""
+    said = {name: getattr(header, name) for name in header.model_fields_set}  # a default is not said
+    content = {"digest": _digest(header, devices), "path": path, "devices": devices}
+    return Profile.model_validate({**said, **content})
 
 
 def _digest(header: Header, devices: Mapping[str, DeviceConfig]) -> str:

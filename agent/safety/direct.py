@@ -1,11 +1,12 @@
 """Makes a bench safe without an agent: connects to the devices by itself, drives, lets go."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from agent.plugins import protocols
+from agent.profile import Profile
 from agent.safety.driving import PointOutcome, make_safe, safe_values, share, unreached
 from protocols.base import DeviceConfig, Driver, DriverError, Shared
 
@@ -15,13 +16,13 @@ _RETRY_S = 0.2
 _CLOSE_GRACE_S = 0.5
 
 
-async def drive_directly(devices: Mapping[str, DeviceConfig], within: float) -> Sequence[PointOutcome]:
-    """Drives the safe values of all devices in their order, in about `within` seconds.
+async def drive_directly(profile: Profile, within: float) -> Sequence[PointOutcome]:
+    """Drives the safe values of all devices in the profile's order, in about `within` seconds.
 
     All are connected to at once; those that do not answer come last.
     """
     shared: Shared = {}
-    links = [_Link(config, shared) for config in devices.values() if safe_values(config)]
+    links = [_Link(config, shared) for config in profile.devices.values() if safe_values(config)]
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(link.open(), name=f"connect {link.config.name}") for link in links]

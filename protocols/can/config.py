@@ -226,14 +226,17 @@ class CanDevice(DeviceConfig):
 
     @model_validator(mode="after")
     def _known_to_database(self, info: ValidationInfo) -> Self:
-        folder = (info.context or {}).get("folder", Path())
-        raise_all(type(self).__name__, self._mistakes(folder))
+        context = info.context or {}
+        folder, attached = context.get("folder", Path()), context.get("attached", {})
+        raise_all(type(self).__name__, self._mistakes(folder, attached))
         return self
 
-    def _mistakes(self, folder: Path) -> Iterator[Wrong]:
+    def _mistakes(self, folder: Path, attached: Mapping[str, bytes]) -> Iterator[Wrong]:
         files = {name: folder / name for name in self.database_files}
         try:
-            self._database = load(list(files.values()))
+            self._database = load(
+                list(files.values()), {folder / name: data for name, data in attached.items()}
+            )
         except ValueError as error:
             yield ("database",), str(error)
         else:

@@ -74,7 +74,7 @@ async def test_devices_of_one_line_and_others_are_driven_in_order(
             described("c", other, 4, 30),
             described("a", port, 3, 10, "rtu-tcp"),
         )
-        outcomes = await drive_directly(rig.devices, 5)
+        outcomes = await drive_directly(rig, 5)
     assert states(outcomes) == [
         (name, point, True, verified)
         for name in ("b", "c", "a")
@@ -98,7 +98,7 @@ async def test_those_that_are_not_there_come_last_and_keep_nobody(tmp_path: Path
             described("there", port),
         )
         async with asyncio.timeout(20):
-            outcomes = await drive_directly(rig.devices, 2)
+            outcomes = await drive_directly(rig, 2)
     assert states(outcomes) == [
         ("there", "speed", True, True),
         ("there", "key", True, None),
@@ -119,7 +119,7 @@ async def test_a_device_that_answers_late_is_still_made_safe(tmp_path: Path) -> 
 
     async with tcp_device(late) as slow:
         device = described("slow", slow["port"], slow["unit"]).replace("400ms", "2s")
-        outcomes = await drive_directly(profile(tmp_path, device).devices, 5)
+        outcomes = await drive_directly(profile(tmp_path, device), 5)
     assert [one.reached for one in outcomes] == [True, True]
 
 
@@ -136,7 +136,7 @@ async def test_a_device_that_refuses_the_first_connection_is_tried_again(
     tmp_path: Path, unused_port: int
 ) -> None:
     rig = profile(tmp_path, described("late", unused_port))
-    driving = asyncio.create_task(drive_directly(rig.devices, 5))
+    driving = asyncio.create_task(drive_directly(rig, 5))
     await asyncio.sleep(0.3)
     server = await asyncio.start_server(_serve_writes, "127.0.0.1", unused_port)
     async with server:
@@ -153,14 +153,14 @@ async def _serve_writes(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 async def test_a_device_that_holds_something_else_is_not_verified(tmp_path: Path) -> None:
     async with tcp_device(always_writable) as stubborn:
         rig = profile(tmp_path, described("stubborn", stubborn["port"], stubborn["unit"], 99))
-        outcomes = await drive_directly(rig.devices, 5)
+        outcomes = await drive_directly(rig, 5)
     assert states(outcomes)[0] == ("stubborn", "speed", True, False)
     assert outcomes[0].reason == "speed was written as 7 and reads back as 99"
 
 
 async def test_a_bench_without_safe_values_is_left_alone(tmp_path: Path, unused_port: int) -> None:
     device = described("plain", unused_port).replace(", safe: 1", "").replace(", safe: true", "")
-    assert await drive_directly(profile(tmp_path, device).devices, 5) == []
+    assert await drive_directly(profile(tmp_path, device), 5) == []
 
 
 async def test_a_fault_of_a_driver_is_one_devices(
@@ -171,5 +171,5 @@ async def test_a_fault_of_a_driver_is_one_devices(
 
     rig = profile(tmp_path, described("a", unused_port))
     monkeypatch.setattr("protocols.modbus.driver.ModbusDriver.connect", broken)
-    (first, _) = await drive_directly(rig.devices, 0.4)
+    (first, _) = await drive_directly(rig, 0.4)
     assert "ZeroDivisionError" in first.reason

@@ -117,13 +117,13 @@ _read: dict[tuple[Path, int, int], _File] = {}
 _KEPT: Final = 32
 
 
-def load(files: Sequence[Path]) -> Database:
-    """Reads database files; each is read once while it does not change.
+def load(files: Sequence[Path], kept: Mapping[Path, bytes] = MappingProxyType({})) -> Database:
+    """Reads database files; each is read once while it does not change, and not at all where `kept` has it.
 
     Raises:
         ValueError: a file cannot be read, or messages of two files have one name or id; says which, and why.
     """
-    read = {file: _load(file) for file in files}
+    read = {file: _parse(kept[file], file) if file in kept else _load(file) for file in files}
     names: dict[str, tuple[Path, Message]] = {}
     ids: dict[int, tuple[Path, Message]] = {}
     ambiguous: dict[str, str] = {}
@@ -161,10 +161,14 @@ def _load(file: Path) -> _File:
             data = file.read_bytes()
             while len(_read) >= _KEPT:
                 del _read[next(iter(_read))]
-            _read[key] = _File(data, list(_messages(data, file)))
+            _read[key] = _parse(data, file)
         return _read[key]
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from error
+
+
+def _parse(data: bytes, file: Path) -> _File:
+    return _File(data, list(_messages(data, file)))
 
 
 def _messages(data: bytes, file: Path) -> Iterator[Message]:
