@@ -4,7 +4,8 @@ import asyncio
 import datetime
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from agent.bench import Bench
 from agent.connection import broker_credentials, client_options, http_credentials
 from agent.settings import Settings
 from protocols.amqp.client import Client
-from protocols.tls import Credentials, FileWatch, UnusableFile, aside
+from protocols.tls import Credentials, FileWatch, aside
 
 LOOK_S = 2.0
 """How often files are looked at; a change that stays counts at the next look."""
+WAIT_S = 2.0
+"""How long the news of other links wait for a look; one that hangs is heard of when it ends."""
 WARN_DAYS = (30, 7, 1, 0)
 """A certificate that ends within so many days is said to, once each."""
 _DAY_S = 86400.0
@@ -26,6 +29,17 @@ _LENT = (
     "cannot read them; keep files of devices in /etc/hilgate, readable by the service's group"
 )
 _SETTINGS = {"http_ca": "http_client_ca"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a link's files found."""
+
+    is_new: bool
+    ends: Mapping[str, float] = field(default_factory=dict)
+    """When the certificates end, where the files were tried and can be used."""
+    wrong: str = ""
+    """Why they cannot."""
 
 
 @dataclass(eq=False)
@@ -39,6 +53,30 @@ class Link:
     device: str = ""
     ends: Mapping[str, float] = field(default_factory=dict)
     wrong: str = ""
+    looking: asyncio.Future[Look] | None = None
+    """The look that is under way."""
+    _watch: FileWatch | None = None
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "certificates"))
+    """Its own: a file system that hangs holds up no other link."""
+
+    def begin_look(self) -> asyncio.Future[Look]:
+        """Looks at the files in the link's thread."""
+        self.looking = asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+        return self.looking
+
+    def _look(self) -> Look:
+        """Tries them at the first look, when they are new, and while they cannot be used."""
+        is_new = False
+        if self._watch is None:
+            self._watch = FileWatch(self.credentials.paths())
+        else:
+            is_new = self._watch.changed()
+            if not is_new and not self.wrong:
+                return Look(is_new)
+        try:
+            return Look(is_new, self.credentials.check())
+        except (OSError, ValueError) as error:
+            return Look(is_new, wrong=str(error))
 
 
 class Certificates:
@@ -82,14 +120,21 @@ class Certificates:
             self._log.warning("a certificate is not checked", link="broker", reason=f"tls_{caveat}")
         await self._bench.made.wait()
         self._links = [*self._links, *self._of_devices()]
-        watches = await asyncio.to_thread(self._begin)
-        self._warn()
         while True:
-            await asyncio.sleep(LOOK_S)
-            looked = await asyncio.to_thread(lambda: [watch.changed() for watch in watches])
-            changed = {link for link, is_new in zip(self._links, looked, strict=True) if is_new}
-            await self._take_up(changed)
+            await self._take_up(await self._look())
             self._warn()
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> Mapping[Link, Look]:
+        """What the looks found that have ended by now; links whose look hangs get no second one."""
+        begun = [link.begin_look() for link in self._links if link.looking is None]
+        if begun:  # none: all of them hang
+            await asyncio.wait(begun, timeout=WAIT_S)
+        found = {}
+        for link in self._links:
+            if link.looking is not None and link.looking.done():
+                found[link], link.looking = link.looking.result(), None
+        return found
 
     def _of_devices(self) -> Sequence[Link]:
         links = []
@@ -104,30 +149,20 @@ class Certificates:
                     self._log.warning("a certificate is not checked", link=name, reason=device.caveat)
         return links
 
-    def _begin(self) -> Sequence[FileWatch]:
-        watches = []
-        for link in self._links:
-            watches.append(FileWatch(link.credentials.paths()))
-            try:
-                link.ends = link.credentials.check()
-            except UnusableFile:
-                continue  # nothing is linked yet: the attempt to link says it
-        return watches
-
-    async def _take_up(self, changed: Collection[Link]) -> None:
+    async def _take_up(self, looks: Mapping[Link, Look]) -> None:
         """Makes the links anew whose new files can be used, or can be used by now: valid from a while ago."""
         devices, before = [], self.reason
-        for link in [link for link in self._links if link in changed or link.wrong]:
+        for link, look in looks.items():
+            if not look.wrong:
+                link.ends = look.ends or link.ends
+            if not look.is_new and not link.wrong:
+                continue  # at the first look nothing is linked yet: the attempt to link says what is wrong
             name = link.device or link.prefix.rstrip("_")
-            try:
-                link.ends = await asyncio.to_thread(link.credentials.check)
-                if link.renew is not None:
-                    await link.renew()
-            except (OSError, ValueError) as error:
-                self.failures += link in changed
-                if link.wrong != str(error):
-                    self._log.error("new files cannot be used, the link stays", link=name, reason=str(error))
-                link.wrong = str(error)
+            if wrong := look.wrong or await _renewed(link):
+                self.failures += look.is_new
+                if link.wrong != wrong:
+                    self._log.error("new files cannot be used, the link stays", link=name, reason=wrong)
+                link.wrong = wrong
                 continue
             link.wrong = ""
             self.renewals += 1
@@ -155,6 +190,16 @@ class Certificates:
                 until=f"{datetime.datetime.fromtimestamp(end, datetime.UTC):%Y-%m-%dT%H:%MZ}",
                 days=int((end - now) / _DAY_S),
             )
+
+
+async def _renewed(link: Link) -> str:
+    """Makes a link anew; why it could not be, in words."""
+    try:
+        if link.renew is not None:
+            await link.renew()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _is_lent(path: Path) -> bool:

@@ -7,12 +7,18 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from amqp_line import running
 from asyncua.client.client import Client
+from waiting import until
 
+from agent import certificates as watching
 from agent.authorization import source
+from agent.certificates import Certificates
+from agent.settings import Settings
 from agent.web import access
 from agent.web.access import Access
 from protocols import tls, transport
@@ -100,3 +106,60 @@ async def test_the_token_of_http_lets_nobody_in(tmp_path: Path, monkeypatch: pyt
         assert before is not None
         assert not await one.allows({"Authorization": "Bearer 0123456789abcdef"}, False)
         assert one._reading is before, "one thread hangs, however many ask"
+
+
+class _Watched:
+    """The files of one link: what is looked at, and how often they were found good."""
+
+    caveat = ""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.checks = 0
+
+    def paths(self) -> list[Path]:
+        return [self._path]
+
+    def check(self) -> dict[str, float]:
+        self.checks += 1
+        return {}
+
+
+async def test_new_files_of_other_links_are_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "LOOK_S", 0.01)
+    monkeypatch.setattr(watching, "WAIT_S", 0.1)
+    (tmp_path / "good").write_text("first")
+    files = {"hung": _Watched(tmp_path / "fifo"), "well": _Watched(tmp_path / "good")}
+    configs = {
+        name: SimpleNamespace(enabled=True, credentials=lambda one=one: one) for name, one in files.items()
+    }
+    devices = {name: SimpleNamespace(config=config, caveat="") for name, config in configs.items()}
+    renewed: list[str] = []
+
+    async def renew(names: list[str]) -> None:
+        renewed.extend(names)
+
+    async def rotated(number: int) -> None:
+        (tmp_path / "good").write_text(f"new {number}")
+        await until(lambda: len(renewed) == number)
+
+    made = asyncio.Event()
+    made.set()
+    bench: Any = SimpleNamespace(devices=devices, made=made, renew=renew)
+    settings = Settings.model_validate({"bench": "rig", "broker": "amqp://broker.example"})
+    client: Any = SimpleNamespace()
+    certificates = Certificates(settings, bench, client, lambda: None)
+    with hanging(tmp_path / "fifo"):
+        before = threading.active_count()
+        watch = asyncio.create_task(certificates.run())
+        try:
+            async with asyncio.timeout(10):
+                await until(lambda: files["well"].checks == 1)
+                for number in range(1, 4):
+                    await rotated(number)
+            assert {*renewed} == {"well"}
+            assert files["hung"].checks == 0
+            assert threading.active_count() - before <= 4, "one thread for each link"
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
