@@ -136,3 +136,23 @@ async def test_what_is_damaged_is_said_and_the_profile_given_counts(rig: Rig, br
         done = await rig.safe_state(**KILLED)
         assert (done.code, await rig.values()) == (0, SAFE), done
         assert "what the agent left" in done.err
+
+
+async def test_a_hung_agents_store_keeps_nobody_from_it(rig: Rig, broker: str) -> None:
+    async with rig.agent(broker) as agent:
+        await state(broker, "available")
+        await write(broker, "setpoint=1500", "running=true")
+        fewer(rig.profile)
+        agent.process.send_signal(signal.SIGSTOP)
+        assert (await rig.safe_state("--if-stalled")).code == 0
+        assert await rig.values() == SAFE
+
+
+async def test_what_was_simulated_last_makes_real_devices_no_simulated_ones(rig: Rig, broker: str) -> None:
+    async with rig.agent(broker, "--sil") as agent:
+        await state(broker, "available")
+        agent.process.send_signal(signal.SIGKILL)
+        await agent.process.wait()
+    assert (await rig.values())["running"] is True
+    assert (await rig.safe_state(**KILLED)).code == 0
+    assert await rig.values() == SAFE
