@@ -79,7 +79,7 @@ class Door:
         handler: "BoundedHandler",
         context: ssl.SSLContext,
     ) -> None:
-        loop = asyncio.get_running_loop()
+        loop, put_out = asyncio.get_running_loop(), False
         starting = loop.create_task(
             loop.start_tls(transport, handler, context, server_side=True, ssl_handshake_timeout=REQUEST_S)
         )
@@ -88,13 +88,15 @@ class Door:
             if gate.early:
                 loop.call_soon(_feed, transport.get_protocol(), gate.early)
             secured = await starting
-        except (OSError, asyncio.CancelledError):  # no TLS, no certificate that is trusted, or too slow
+        except OSError:  # no TLS, no certificate that is trusted, or too slow
             secured = None
+        except asyncio.CancelledError:  # put out, and counted as that
+            secured, put_out = None, True
         if context is not self.context:  # judged by files that were replaced meanwhile
             secured = None
         if secured is None:
             starting.cancel()
-            self.refused["tls"] += 1
+            self.refused["tls"] += not put_out
             self._inside.pop(transport, None)
             transport.abort()
         elif transport in self._inside:

@@ -269,6 +269,8 @@ async def test_who_holds_all_connections_keeps_nobody_out(
         assert status == 200
         put_out = many + 1 - limits.MOST_CONNECTIONS
         assert f'hilgate_http_connections_refused_total{{reason="too-many"}} {put_out}.0' in text
+        broken = int(secure)  # by whoever tried whether somebody listens
+        assert f'hilgate_http_connections_refused_total{{reason="tls"}} {broken}.0' in text, "counted once"
         assert f"hilgate_http_connections {limits.MOST_CONNECTIONS}.0" in text
         await until(lambda: sum(reader.at_eof() for reader, _ in crowd) == put_out)
         for _, writer in crowd:
