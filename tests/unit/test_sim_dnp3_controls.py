@@ -274,3 +274,10 @@ def test_the_status_of_outputs_is_an_event_too() -> None:
     assert body == (
         b"\x0b\x02\x17\x01\x04\x81" + stamp + b"\x2a\x08\x17\x01\x02\x01" + struct.pack("<d", 5) + stamp
     )
+
+
+def test_of_many_controls_the_last_thousand_are_remembered() -> None:
+    master = quiet()
+    for number in range(1001):
+        assert do(master, crob(3, CLOSE if number else TRIP)) == S.SUCCESS
+    assert operated(master) == [("breaker", CLOSE)] * 1000, "the first is forgotten"
