@@ -68,6 +68,7 @@ class AgentCollector(Collector):
     def __init__(self, agent: "Agent", bench_id: str) -> None:
         self._agent = agent
         self._bench_id = bench_id
+        self._build = [version("hilgate"), python_version(), machine()]  # read once: it parses a file
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: a registry that gets it asks for no metrics when this is registered."""
@@ -92,7 +93,7 @@ class AgentCollector(Collector):
             "Always 1; the labels say which agent this is.",
             labels=["version", "python", "arch"],
         )
-        build.add_metric([version("hilgate"), python_version(), machine()], 1)
+        build.add_metric(self._build, 1)
         yield build
         bench = GaugeMetricFamily(
             "hilgate_bench_info",
