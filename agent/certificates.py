@@ -3,9 +3,10 @@
 import asyncio
 import datetime
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,13 +57,21 @@ class Link:
     looking: asyncio.Future[Look] | None = None
     """The look that is under way."""
     _watch: FileWatch | None = None
-    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "certificates"))
-    """Its own: a file system that hangs holds up no other link."""
 
     def begin_look(self) -> asyncio.Future[Look]:
-        """Looks at the files in the link's thread."""
-        self.looking = asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+        """Looks at the files in a thread of its own: a file system that hangs holds up no other link."""
+        found: Future[Look] = Future()
+        found.set_running_or_notify_cancel()  # it cannot be cancelled any more: who waits may go
+        # A daemon: the process ends without it, which an executor's thread that hangs keeps from ending.
+        threading.Thread(target=self._find, args=(found,), name="certificates", daemon=True).start()
+        self.looking = asyncio.wrap_future(found)
         return self.looking
+
+    def _find(self, found: Future[Look]) -> None:
+        try:
+            found.set_result(self._look())
+        except Exception as error:  # noqa: BLE001  # whoever awaits the look gets it
+            found.set_exception(error)
 
     def _look(self) -> Look:
         """Tries them at the first look, when they are new, and while they cannot be used."""

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -163,3 +165,25 @@ async def test_new_files_of_other_links_are_taken_up(tmp_path: Path, monkeypatch
         finally:
             watch.cancel()
             await asyncio.wait([watch])
+
+
+_ENDS_WHILE_A_LOOK_HANGS = """
+import asyncio, sys
+from pathlib import Path
+from agent.certificates import Link
+from agent.cli.loop import execute
+from protocols.tls import TlsCredentials
+
+async def main(stop):
+    file = Path(sys.argv[1])
+    look = Link("tls_", TlsCredentials(None, secrets={"password": file})).begin_look()
+    assert not (await asyncio.wait([look], timeout=0.2))[0], "it hangs"
+
+execute(main)
+"""
+
+
+async def test_the_process_ends_while_a_look_hangs(tmp_path: Path) -> None:
+    with hanging(tmp_path / "fifo") as file:
+        words = [sys.executable, "-c", _ENDS_WHILE_A_LOOK_HANGS, str(file)]
+        await asyncio.to_thread(subprocess.run, words, check=True, timeout=15)
