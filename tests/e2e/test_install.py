@@ -1,5 +1,7 @@
 """`hilgate install` into the file tree of an image: nothing of this machine is touched."""
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,28 @@ async def test_what_cannot_be_installed_is_said_and_nothing_is_written(image: Pa
         assert done.code == 2
         assert why in done.err
     assert not files(image)
+
+
+async def test_to_remove_a_bench_as_documented_leaves_the_others_theirs(image: Path) -> None:
+    for bench in ("rig-07", "rig-08"):
+        words = ("install", PROFILE, "--bench", bench, *BENCH[2:], "--program", PROGRAM, "--root", str(image))
+        assert (await hilgate(*words, "--with", "low-ports")).code == 0
+    alone = {path: text for path, text in files(image).items() if "rig-07" not in path}
+    for path in ("etc/credstore/hilgate.rig-07.password", "etc/hilgate/rig-07/plc-key.pem"):
+        (image / path).parent.mkdir(parents=True, exist_ok=True)
+        (image / path).write_text("secret\n")
+    documented = (Path(__file__).parents[2] / "docs/systemd.md").read_text("utf-8")
+    removal = documented[documented.index("to remove this bench") :]
+    blocks = [block.partition("```")[0] for block in ("```sh" + removal).split("```sh")[1:]]
+    one, last = [re.findall(r"^sudo (.*\brm .*)$", block, re.MULTILINE) for block in blocks]
+    _remove(one, image)
+    assert files(image) == alone
+    _remove([line.replace("rig-07", "rig-08") for line in one] + last, image)
+    assert files(image) == {}
+
+
+def _remove(lines: list[str], image: Path) -> None:
+    """Runs commands on the file tree: each absolute path in them is one below it."""
+    assert lines
+    for line in lines:
+        subprocess.run(["sh", "-c", line.replace(" /", f" {image}/")], check=True)
