@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ class Target:
             OSError: it cannot be written.
         """
         path = root / self.path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed([folder for folder in path.parents if not folder.exists()]):
+            folder.mkdir()
+            folder.chmod(0o755)  # the service has to pass, whatever this shell's umask is
         part = path.with_name(f".{path.name}.part")
         part.write_text(self.content, "utf-8")
         part.chmod(0o644)
@@ -127,12 +130,32 @@ def targets(
             yield Target(UNITS / f"{instance}.d" / f"{extra}.conf", text, ours=True)
 
 
+def variables(root: Path, name: str) -> dict[str, str]:
+    """The variables of a bench's profile: its EnvironmentFile= (systemd.exec(5)), without continued lines.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    try:
+        lines = (root / CONFIGURATION / f"{name}.env").read_text("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for line in lines:
+        key, equals, value = line.strip().partition("=")
+        if equals and not key.startswith(("#", ";")):
+            found[key.strip()] = _unquoted(value.strip())
+    return found
+
+
 def settings_text(name: str, bench: str, broker: str) -> str:
     """Settings to begin with: what is needed, and what else most benches want, as comments."""
     lines = [
         "# Settings of the agent; docs/settings.md has all fields.",
         f"bench: {bench}",
         f"broker: {broker}",
+        # The unit says so too; this is for whoever looks: doctor, store, audit.
+        f"store: /var/lib/hilgate/{name}",
         f"# Secrets are files /etc/credstore/hilgate.{name}.*, which only root can read.",
     ]
     lines += [
@@ -147,6 +170,13 @@ def settings_text(name: str, bench: str, broker: str) -> str:
     if broker.startswith("amqps:"):
         lines.append("#tls_ca: /etc/hilgate/broker-ca.pem")
     return "\n".join(lines) + "\n"
+
+
+def _unquoted(value: str) -> str:
+    try:
+        return " ".join(shlex.split(value))
+    except ValueError:  # a quote without its end
+        return value
 
 
 def _digest(text: str) -> str:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from agent.store.inspect import Inspector
 
 
-def profile(name: str) -> Profile:
+def profile(name: str, environ: Mapping[str, str] = os.environ) -> Profile:
     """The profile in a file, or the shipped one of that name.
 
     Raises:
         Failure: with the rejected code, a line for each mistake.
     """
     try:
-        return load_profile(name)
+        return load_profile(name, environ)
     except ConfigErrors as errors:
         raise Failure(f"profile {name} is not valid:\n{errors}", Exit.REJECTED) from None
 

@@ -117,7 +117,7 @@ def _case(profile: str | None, file: Path | None, given: Mapping[str, Any], limi
     environ = {"CREDENTIALS_DIRECTORY": _CREDENTIALS, **os.environ}
     if profile is not None:
         try:
-            case.profile = load_profile(profile, environ)
+            case.profile = load_profile(profile, {**_of_the_service(profile), **environ})
         except ConfigErrors as errors:
             case.profile_problems = errors.problems
     if file is not None or any(given.values()) or any(os.environ.get(name) for name in _SETTINGS):
@@ -126,6 +126,20 @@ def _case(profile: str | None, file: Path | None, given: Mapping[str, Any], limi
         except ConfigErrors as errors:
             case.settings_problems = errors.problems
     return case
+
+
+def _of_the_service(profile: str) -> Mapping[str, str]:
+    """The variables that the service gives a profile in /etc/hilgate."""
+    from agent import install
+
+    path = Path(profile).absolute()
+    name = path.name.removesuffix(".profile.yaml")
+    if path.parent != Path("/") / install.CONFIGURATION or name == path.name:
+        return {}
+    try:
+        return install.variables(Path("/"), name)
+    except OSError:
+        return {}  # then the profile's row says which one is not set
 
 
 def _as_data(check: str, finding: "Finding") -> Mapping[str, str]:

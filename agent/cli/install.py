@@ -3,6 +3,7 @@
 import os
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,7 @@ def install(
 
     What is there and was changed by somebody is kept, unless forced; called again, it brings units of an
     earlier version up to date. Nothing is started: what to type next stands at the end. The exit code is 1
-    if something was kept that should be otherwise.
+    if something was kept that should be otherwise, or if the profile lacks files where it is then.
     """
     import shutil
     import subprocess
@@ -64,8 +65,9 @@ def install(
             Exit.USAGE,
         )
     checked = configuration.settings(None, {"bench": bench, "broker": broker}, {})
-    loaded = configuration.profile(profile)
     name = "hilgate" if plain else checked.bench
+    environ = {**install.variables(root, name), **os.environ}
+    loaded = configuration.profile(profile, environ)
     settings = install.settings_text(name, checked.bench, checked.broker)
     files = [
         *install.targets(
@@ -89,17 +91,31 @@ def install(
         if not dry_run and (state in ("new", "older") or (state == "changed" and force)):
             file.write(root)
     users_made = dry_run
+    lacking = ""
     if not dry_run:
-        configuration.profile(str(root / install.CONFIGURATION / f"{name}.profile.yaml"))
+        lacking = _what_is_wrong(root / install.CONFIGURATION / f"{name}.profile.yaml", environ)
         users_made = _make_users(root, install.USERS.name)
         if root == Path("/") and Path("/run/systemd/system").is_dir() and shutil.which(_RELOAD[0]):
             subprocess.run(_RELOAD, check=False)
     unit = "hilgate" if plain else f"hilgate@{name}"
+    if lacking:
+        output.say(f"{lacking}\nFirst: put the files that it names beside it, readable by the group hilgate")
     output.say(f"Next: look through /{install.CONFIGURATION}/{name}.settings.yaml, then")
     if not users_made:
         output.say(f"  systemd-sysusers {install.USERS.name}")
     output.say(f"  systemctl enable --now {unit}\n  systemctl status {unit}\n  journalctl -fu {unit}")
-    raise typer.Exit(Exit.REJECTED if kept else Exit.OK)
+    raise typer.Exit(Exit.REJECTED if kept or lacking else Exit.OK)
+
+
+def _what_is_wrong(profile: Path, environ: Mapping[str, str]) -> str:
+    """What a profile lacks where it is now, such as a CAN database that stayed behind; empty if nothing."""
+    from agent.cli import configuration
+
+    try:
+        configuration.profile(str(profile), environ)
+    except Failure as failure:
+        return str(failure)
+    return ""
 
 
 def _make_users(root: Path, file: str) -> bool:

@@ -65,6 +65,29 @@ async def test_what_cannot_be_installed_is_said_and_nothing_is_written(image: Pa
     assert not files(image)
 
 
+async def test_variables_of_the_service_and_files_that_stayed_behind(image: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "rig.yaml"
+    profile.write_text(
+        "profile: rig\ndevices:\n  drive:\n    protocol: can\n    connection: {channel: '${CHANNEL}'}\n"
+        "    database: drive.dbc\n    points: {speed: {signal: Speed}}\n"
+    )
+    (tmp_path / "drive.dbc").write_text(
+        'VERSION ""\nBU_: A\nBO_ 1 M: 8 A\n SG_ Speed : 0|16@1+ (1,0) [0|0] "" A\n'
+    )
+    words = ("install", str(profile), *BENCH, "--program", PROGRAM, "--root", str(image))
+    assert "CHANNEL is not set" in (await hilgate(*words)).err
+    etc = image / "etc/hilgate"
+    etc.mkdir(parents=True)
+    (etc / "rig-07.env").write_text("CHANNEL=can0\n")
+    lacking = await hilgate(*words)
+    assert lacking.code == 1
+    assert "drive.dbc" in lacking.err
+    assert "put the files that it names beside it" in lacking.err
+    assert "systemctl enable --now hilgate@rig-07" in lacking.err, "what is next is said all the same"
+    (etc / "drive.dbc").write_text((tmp_path / "drive.dbc").read_text())
+    assert (await hilgate(*words)).code == 0
+
+
 async def test_to_remove_a_bench_as_documented_leaves_the_others_theirs(image: Path) -> None:
     for bench in ("rig-07", "rig-08"):
         words = ("install", PROFILE, "--bench", bench, *BENCH[2:], "--program", PROGRAM, "--root", str(image))

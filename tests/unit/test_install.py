@@ -1,11 +1,12 @@
 """What `hilgate install` puts where, and what it leaves alone."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from agent import install
-from agent.install import EXECUTABLE, Target, settings_text, targets
+from agent.install import EXECUTABLE, Target, settings_text, targets, variables
 from agent.settings import load_settings
 
 BROKER = "amqps://broker.example:5671"
@@ -46,6 +47,29 @@ def test_a_file_of_ours_is_replaced_until_somebody_changes_it(tmp_path: Path) ->
     assert new.state(tmp_path) == "same"
 
 
+def test_the_service_may_pass_the_folders_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        Target(Path("etc/hilgate/rig.yaml"), "text\n").write(tmp_path)
+    finally:
+        os.umask(before)
+    modes = [
+        (tmp_path / path).stat().st_mode & 0o777 for path in ("etc", "etc/hilgate", "etc/hilgate/rig.yaml")
+    ]
+    assert modes == [0o755, 0o755, 0o644]
+
+
+def test_variables_are_read_as_systemd_reads_them(tmp_path: Path) -> None:
+    assert variables(tmp_path, "rig-07") == {}
+    file = tmp_path / "etc/hilgate/rig-07.env"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        '# a comment\n;B=2\nPLC=10.0.0.1\n NAME = "two words"\nBARE=two words\nODD=it\'s\nnothing\n'
+    )
+    found = {"PLC": "10.0.0.1", "NAME": "two words", "BARE": "two words", "ODD": "it's"}
+    assert variables(tmp_path, "rig-07") == found
+
+
 def test_settings_are_made_once_and_a_profile_is_never_replaced_unsaid(tmp_path: Path) -> None:
     for once, state in ((True, "there"), (False, "changed")):
         (tmp_path / "file").write_text("somebody's\n")
@@ -57,7 +81,9 @@ def test_the_settings_are_valid_as_they_are_and_with_their_secrets(tmp_path: Pat
     text = settings_text("rig-07", "rig-07", broker)
     file = tmp_path / "settings.yaml"
     file.write_text(text)
-    assert load_settings(file, {}, {}).broker == broker
+    plain = load_settings(file, {}, {})
+    assert plain.broker == broker
+    assert plain.store == Path("/var/lib/hilgate/rig-07"), "where the unit has it: StateDirectory="
     for secret in ("username", "password"):
         (tmp_path / f"hilgate.rig-07.{secret}").write_text("x\n")
     given = "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#tls"))
