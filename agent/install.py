@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from agent.profile import Profile
+
 EXECUTABLE = "/opt/hilgate/bin/hilgate"
 """The program that the units name as they are shipped."""
 UNITS = Path("etc/systemd/system")
@@ -23,6 +25,9 @@ _NETWORK = {
     "hilgate-can.conf": "etc/modules-load.d",
     "80-hilgate.rules": "etc/udev/rules.d",
 }
+
+NETWORK_BITRATE = 500_000
+"""What 80-can.network sets."""
 
 State = Literal["new", "same", "older", "changed", "there"]
 
@@ -128,6 +133,21 @@ def targets(
         else:
             text = (folder / "drop-ins" / f"{extra}.conf").read_text("utf-8").replace("%i", name)
             yield Target(UNITS / f"{instance}.d" / f"{extra}.conf", text, ours=True)
+
+
+def other_bitrates(profile: Profile) -> dict[str, int]:
+    """The interfaces that 80-can.network would set to another bit rate than the profile has."""
+    connections = [
+        getattr(device, "connection", None) for device in profile.devices.values() if device.protocol == "can"
+    ]
+    return {
+        str(one.channel): one.bitrate
+        for one in connections
+        if one is not None
+        and one.interface == "socketcan"
+        and str(one.channel).startswith("can")
+        and one.bitrate not in (None, NETWORK_BITRATE)
+    }
 
 
 def variables(root: Path, name: str) -> dict[str, str]:

@@ -22,9 +22,6 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "not-checke
 _SETTINGS = ("HILGATE_BROKER", "HILGATE_BENCH")
 """Of the environment's settings those without which there are none."""
 
-_CREDENTIALS = "/etc/credstore"
-"""Where systemd finds the service's credentials of the same names (systemd.exec(5), LoadCredential=)."""
-
 
 def doctor(
     profile: Annotated[
@@ -109,12 +106,13 @@ def _chosen(only: Sequence[str]) -> "Sequence[Check]":
 def _case(profile: str | None, file: Path | None, given: Mapping[str, Any], limit: float) -> "Case":
     from agent.doctor import host
     from agent.doctor.case import Case
+    from agent.doctor.files import CREDENTIALS
     from agent.problems import ConfigErrors
     from agent.profile import load_profile
     from agent.settings import load_settings
 
     case = Case(None, None, limit, container=host.container())
-    environ = {"CREDENTIALS_DIRECTORY": _CREDENTIALS, **os.environ}
+    environ = {"CREDENTIALS_DIRECTORY": str(CREDENTIALS), **os.environ}
     if profile is not None:
         try:
             case.profile = load_profile(profile, {**_of_the_service(profile), **environ})

@@ -98,6 +98,12 @@ def install(
         if root == Path("/") and Path("/run/systemd/system").is_dir() and shutil.which(_RELOAD[0]):
             subprocess.run(_RELOAD, check=False)
     unit = "hilgate" if plain else f"hilgate@{name}"
+    if "can-network" in (beside or ()):
+        for name_of_bus, bitrate in install.other_bitrates(loaded).items():
+            output.say(
+                f"80-can.network sets {install.NETWORK_BITRATE} bit/s, and the profile has {bitrate} for"
+                f" {name_of_bus}: change the file before networkd reads it"
+            )
     if lacking:
         output.say(f"{lacking}\nFirst: put the files that it names beside it, readable by the group hilgate")
     output.say(f"Next: look through /{install.CONFIGURATION}/{name}.settings.yaml, then")

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from agent.doctor.case import Case, Look
-from agent.doctor.files import NamedFile, named_files
+from agent.doctor.files import NamedFile, hidden_from_service, named_files
 from agent.doctor.finding import Finding, failed, not_checked, ok, warning
+from agent.doctor.host import SERVICE_USER
 from protocols import tls
 from protocols.tls import UnusableFile, Validity
 
@@ -82,6 +83,8 @@ def _gather(file: NamedFile) -> Facts:
             _pair(file.path, file.key)
     except UnusableFile as error:
         return Facts(subject, error=str(error))
+    if hidden_from_service(file.path):
+        return Facts(subject, error=f"the service's user {SERVICE_USER} may not read it")
     return Facts(subject, found, authority=file.role == "authority")
 
 

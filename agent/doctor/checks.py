@@ -31,12 +31,14 @@ CHECKS = (
     Check("can", "each CAN interface: there, up, set as the profile says, its errors and queue", can.parts),
     Check(
         "serial",
-        "each serial port: there, ours to open, who holds it, a name that stays",
+        "each serial port: there, ours (and the service's) to open, who holds it, a name that stays",
         serialport.parts,
         turns=2.0,
     ),
     Check("certificates", "each certificate: days left, and its key belongs to it", certificates.parts),
-    Check("secrets", "each key and password file: there, and not for everybody", secrets.parts),
+    Check(
+        "secrets", "each key and password file: there, for the service, and not for everybody", secrets.parts
+    ),
     Check("store", "its directory, disk, holder, integrity and dead letters", storage.parts),
     Check("broker", "name, TCP, TLS, login, the commands queue and availability", broker.parts, turns=3.0),
     Check(

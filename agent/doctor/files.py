@@ -7,8 +7,11 @@ from typing import Literal
 import msgspec
 from pydantic import BaseModel
 
+from agent.doctor import host
 from agent.doctor.case import Case
 
+CREDENTIALS = Path("/etc/credstore")
+"""Where systemd finds the service's credentials of the same names (systemd.exec(5), LoadCredential=)."""
 Role = Literal["certificate", "key", "authority", "secret"]
 
 _SETTINGS: dict[str, Role] = {
@@ -43,6 +46,11 @@ class NamedFile(msgspec.Struct, frozen=True):
     role: Role
     key: Path | None = None
     """Of a certificate: the file of its key, which may be the same."""
+
+
+def hidden_from_service(path: Path) -> bool:
+    """Whether this is root, and the service may not read the file; its credentials systemd hands to it."""
+    return CREDENTIALS not in path.absolute().parents and not host.service_may(path)
 
 
 def named_files(case: Case) -> Sequence[NamedFile]:

@@ -2,11 +2,16 @@
 
 import asyncio
 import os
+import pwd
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+SERVICE_USER = "hilgate"
+"""Who the service is: systemd/sysusers.d makes this user, and DynamicUser= takes it."""
 _ADMIN_PATH = "/usr/sbin:/sbin"
+_ASKING_S = 5.0
 
 
 def container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> str:
@@ -20,6 +25,29 @@ def container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -
         return (root / "run/systemd/container").read_text().strip()
     except OSError:
         return environ.get("container", "")
+
+
+def service_may(path: Path | str, *, write: bool = False) -> bool:
+    """Whether the service's user may read a file, and write it; asked by root, who may everything himself.
+
+    True where it cannot be asked: by others, where there is no such user, or where the file system hangs.
+    """
+    if os.geteuid() != 0:
+        return True
+    try:
+        user = pwd.getpwnam(SERVICE_USER)
+    except KeyError:
+        return True
+    where = os.path.abspath(path)
+    words = ["test", "-r", where, *(["-a", "-w", where] if write else [])]
+    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    try:
+        asked = subprocess.run(
+            words, user=user.pw_uid, group=user.pw_gid, extra_groups=groups, timeout=_ASKING_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+    return asked.returncode != 1
 
 
 async def output(*words: str) -> tuple[int, str]:

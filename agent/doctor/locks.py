@@ -1,12 +1,14 @@
 """Who holds a file: by the kernel's list of locks, and by the files that processes have open. Reads only."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 PROC = Path("/proc")
+_UNIT = re.compile(r"^0::/system\.slice/(?:\S+/)?([^/\s]+\.service)", re.MULTILINE)
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -15,6 +17,8 @@ class Holder(msgspec.Struct, frozen=True):
     pid: int
     command: str
     """Its name; empty where it cannot be read."""
+    unit: str = ""
+    """The system's service that it is part of; empty where none."""
 
     def __str__(self) -> str:
         return f"{self.command or 'a process'} (pid {self.pid})"
@@ -46,7 +50,7 @@ def holders(path: Path) -> Sequence[Holder]:
         table = ""
     pids = dict.fromkeys(lock_owners(table, stat.st_ino))
     pids |= dict.fromkeys(_openers(os.path.realpath(path)))
-    return [Holder(pid, _command(pid)) for pid in pids if pid != os.getpid()]
+    return [Holder(pid, _command(pid), unit_of(_read(pid, "cgroup"))) for pid in pids if pid != os.getpid()]
 
 
 def _openers(path: str) -> Iterable[int]:
@@ -67,7 +71,17 @@ def _openers(path: str) -> Iterable[int]:
 
 
 def _command(pid: int) -> str:
+    return _read(pid, "comm").strip()
+
+
+def unit_of(cgroup: str) -> str:
+    """The system's service by the text of /proc/PID/cgroup (cgroups(7)); empty where it is none."""
+    found = _UNIT.search(cgroup)
+    return found[1] if found else ""
+
+
+def _read(pid: int, name: str) -> str:
     try:
-        return (PROC / str(pid) / "comm").read_text().strip()
+        return (PROC / str(pid) / name).read_text()
     except OSError:
         return ""

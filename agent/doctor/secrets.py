@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from agent.doctor.case import Case, Look
-from agent.doctor.files import named_files
+from agent.doctor.files import hidden_from_service, named_files
 from agent.doctor.finding import Finding, failed, not_checked, ok, warning
+from agent.doctor.host import SERVICE_USER
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -22,6 +23,8 @@ class Facts(msgspec.Struct, frozen=True):
     owner: int = 0
     empty: bool = False
     error: str = ""
+    hidden: bool = False
+    """From the service, though not from who looks."""
 
 
 def judge(facts: Facts) -> Finding:
@@ -31,6 +34,10 @@ def judge(facts: Facts) -> Finding:
         return failed(subject, f"it cannot be read: {facts.error}", "let the agent's user read it")
     if facts.empty:
         return failed(subject, "it is empty", "its first line should be the secret")
+    if facts.hidden:
+        file = shlex.quote(str(facts.path))
+        found = f"the service's user {SERVICE_USER} may not read it, or not pass a folder on the way"
+        return failed(subject, found, f"chgrp {SERVICE_USER} {file} && chmod 640 {file}")
     shown = f"mode {stat.S_IMODE(facts.mode):04o}"
     if facts.mode & stat.S_IRWXO:
         todo = f"chmod o= {shlex.quote(str(facts.path))}"
@@ -63,4 +70,4 @@ def _gather(where: str, path: Path) -> Facts:
         status = path.stat()
     except OSError as error:
         return Facts(where, path, error=error.strerror or str(error))
-    return Facts(where, path, status.st_mode, status.st_uid, empty)
+    return Facts(where, path, status.st_mode, status.st_uid, empty, hidden=hidden_from_service(path))

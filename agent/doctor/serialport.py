@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.doctor import host
 from agent.doctor.case import Case, Look
 from agent.doctor.finding import Finding, failed, not_checked, ok, warning
 from agent.doctor.locks import Holder, holders
@@ -18,6 +19,7 @@ from protocols.base import DeviceConfig
 BY_ID = Path("/dev/serial/by-id")
 SLOW_LATENCY_MS = 4
 """Of FTDI's 16 ms by default each answer of a fast device waits."""
+_GROUP_MAY = stat.S_IRGRP | stat.S_IWGRP
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -37,13 +39,15 @@ class Port(msgspec.Struct, frozen=True):
     """Whether that user may read and write it."""
     in_group: bool = True
     """Whether that user is in the group by the host's list, though perhaps not in this session."""
+    group_may: bool = True
+    """Whether its mode lets the group read and write it."""
     holders: Sequence[Holder] = ()
     latency_ms: int | None = None
     """Of a USB adapter's timer, where it has one."""
 
 
-def judge(port: Port, agent_pid: int | None) -> Iterator[Finding]:
-    """What is to be said of a port. Held by the agent that runs here it is well."""
+def judge(port: Port, agent_pid: int | None, bench: str = "") -> Iterator[Finding]:
+    """What is to be said of a port. Held by the agent that runs here, or its service, it is well."""
     if not port.there:
         others = ", ".join(port.others) or "none"
         yield failed(port.path, f"it is not there; here are: {others}", "plug it in, or name another port")
@@ -53,20 +57,35 @@ def judge(port: Port, agent_pid: int | None) -> Iterator[Finding]:
         return
     if not port.allowed:
         found = f"user {port.user} may not open it: it is group {port.group}'s"
-        todo = "log in again, for the group to count" if port.in_group else ""
-        yield failed(port.path, found, todo or f"usermod -aG {port.group} {port.user}, then log in again")
+        yield failed(port.path, found, _let_in(port))
         return
-    mine = [holder for holder in port.holders if holder.pid == agent_pid]
-    strangers = [holder for holder in port.holders if holder.pid != agent_pid]
+    units = (f"hilgate@{bench}.service", "hilgate.service") if bench else ()
+    mine = [holder for holder in port.holders if holder.pid == agent_pid or holder.unit in units]
+    strangers = [holder for holder in port.holders if holder not in mine]
     if strangers:
-        pids = " ".join(str(holder.pid) for holder in strangers)
-        yield failed(port.path, f"it is held by {', '.join(map(str, strangers))}", f"end it: kill {pids}")
+        yield failed(port.path, f"it is held by {', '.join(map(str, strangers))}", _let_go(strangers))
         return
     worries = list(_worries(port))
     if not worries:
-        held = f"the running agent (pid {agent_pid}) has it" if mine else "there, free, and ours to open"
+        held = f"the running agent (pid {mine[0].pid}) has it" if mine else "there, free, and ours to open"
         yield ok(port.path, held)
     yield from worries
+
+
+def _let_in(port: Port) -> str:
+    if not port.group_may or port.group == "root":  # to be in root's group is no way out
+        name = os.path.basename(os.path.realpath(port.path))
+        return f'a udev rule: SUBSYSTEM=="tty", KERNEL=="{name}", GROUP="dialout", MODE="0660"'
+    if port.in_group:
+        return "log in again, for the group to count"
+    return f"usermod -aG {port.group} {port.user}, then log in again"
+
+
+def _let_go(strangers: Sequence[Holder]) -> str:
+    units = sorted({holder.unit for holder in strangers if holder.unit})
+    if units:  # killed, it would come back; and a bench's agent is not to be killed
+        return f"a port is one bench's: name another here, or systemctl disable --now {' '.join(units)}"
+    return f"end it: kill {' '.join(str(holder.pid) for holder in strangers)}"
 
 
 def _worries(port: Port) -> Iterator[Finding]:
@@ -94,7 +113,8 @@ def parts(case: Case) -> Mapping[str, Look]:
         async def look() -> list[Finding]:
             presence = await case.presence()
             pid = None if presence.holder is None else presence.holder.pid
-            return list(judge(await asyncio.to_thread(gather, path), pid))
+            bench = "" if case.settings is None else case.settings.bench
+            return list(judge(await asyncio.to_thread(gather, path), pid, bench))
 
         return look
 
@@ -124,16 +144,20 @@ def gather(path: str) -> Port:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return Port(path, there=False, others=_present())
-    group = _group(status.st_gid)
+    user = _user()
+    allowed = os.access(path, os.R_OK | os.W_OK)
+    if allowed and not host.service_may(path, write=True):
+        user, allowed = host.SERVICE_USER, False
     return Port(
         path,
         there=True,
         is_device=stat.S_ISCHR(status.st_mode),
         by_id=_by_id(path),
-        group=group,
-        user=_user(),
-        allowed=os.access(path, os.R_OK | os.W_OK),
-        in_group=_user() in _members(status.st_gid),
+        group=_group(status.st_gid),
+        user=user,
+        allowed=allowed,
+        in_group=user in _members(status.st_gid),
+        group_may=status.st_mode & _GROUP_MAY == _GROUP_MAY,
         holders=holders(Path(path)),
         latency_ms=_latency(path),
     )

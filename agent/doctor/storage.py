@@ -1,8 +1,10 @@
 """The check `store`: the directory, its disk, who holds it, and whether what is in it is whole."""
 
 import asyncio
+import contextlib
 import os
 import pwd
+import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +18,10 @@ from agent.store.inspect import Inspector, NoStore, is_locked
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs"})
 """File systems whose locks SQLite does not trust."""
+LEAST_BYTES = 16 * 1024**2
+"""What docs/store.md wants: the write-ahead log alone takes 4 MiB."""
+PRIVATE = Path("/var/lib/private")
+"""Where StateDirectory= of a service with DynamicUser= is (systemd.exec(5))."""
 _STEPS = 100_000
 """SQLite's machine instructions between two looks at whether the time is over."""
 
@@ -77,7 +83,10 @@ def judge(facts: Facts) -> Iterator[Finding]:
 
 def _disk(path: str, facts: Facts) -> Iterator[Finding]:
     found = f"{mib(facts.free)} free on {facts.filesystem or 'its disk'}"
-    if facts.free + facts.used < facts.wanted:
+    if facts.free < LEAST_BYTES:
+        found += f", and the store needs {mib(LEAST_BYTES)} to go on"
+        yield failed("disk", found, "make room: the agent loses what memory does not hold")
+    elif facts.free + facts.used < facts.wanted:
         found += f", and the outbox may grow to {mib(facts.wanted)}"
         yield warning("disk", found, "make room, or set a smaller outbox_size")
     else:
@@ -85,6 +94,13 @@ def _disk(path: str, facts: Facts) -> Iterator[Finding]:
     if facts.filesystem in NETWORK:
         found = f"{path} is on {facts.filesystem}: SQLite's locks are not safe on a network file system"
         yield warning("disk", found, "take a directory on a local disk")
+
+
+def judge_shut(path: Path) -> Finding:
+    """What is to be said of a store that who looks may not even reach."""
+    if PRIVATE in Path(os.path.realpath(path)).parents:  # a service's, which systemd lets in
+        return not_checked(str(path), "only root can look into a service's store", "call it as root too")
+    return failed(str(path), "we may not pass a folder on the way", f"namei -l {shlex.quote(str(path))}")
 
 
 def parts(case: Case) -> Mapping[str, Look]:
@@ -100,6 +116,8 @@ def parts(case: Case) -> Mapping[str, Look]:
         gathering = _Gathering(settings.store, settings.outbox_size)
         try:
             return list(judge(await asyncio.to_thread(gathering.facts)))
+        except PermissionError:
+            return [judge_shut(settings.store)]
         finally:
             gathering.stop = True
 
@@ -116,6 +134,8 @@ class _Gathering:
 
     def facts(self) -> Facts:
         path = self._path
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
         nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
         disk = os.statvfs(nearest)
         facts = Facts(

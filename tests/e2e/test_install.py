@@ -68,7 +68,8 @@ async def test_what_cannot_be_installed_is_said_and_nothing_is_written(image: Pa
 async def test_variables_of_the_service_and_files_that_stayed_behind(image: Path, tmp_path: Path) -> None:
     profile = tmp_path / "rig.yaml"
     profile.write_text(
-        "profile: rig\ndevices:\n  drive:\n    protocol: can\n    connection: {channel: '${CHANNEL}'}\n"
+        "profile: rig\ndevices:\n  drive:\n    protocol: can\n"
+        "    connection: {channel: '${CHANNEL}', bitrate: 250000}\n"
         "    database: drive.dbc\n    points: {speed: {signal: Speed}}\n"
     )
     (tmp_path / "drive.dbc").write_text(
@@ -85,7 +86,11 @@ async def test_variables_of_the_service_and_files_that_stayed_behind(image: Path
     assert "put the files that it names beside it" in lacking.err
     assert "systemctl enable --now hilgate@rig-07" in lacking.err, "what is next is said all the same"
     (etc / "drive.dbc").write_text((tmp_path / "drive.dbc").read_text())
-    assert (await hilgate(*words)).code == 0
+    whole = await hilgate(*words, "--with", "can-network")
+    assert whole.code == 0
+    assert "80-can.network sets 500000 bit/s, and the profile has 250000 for can0" in whole.err
+    network = (etc.parent / "systemd/network/80-can.network").read_text()
+    assert "\nBitRate=500K\n" in network
 
 
 async def test_to_remove_a_bench_as_documented_leaves_the_others_theirs(image: Path) -> None:

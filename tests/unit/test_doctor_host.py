@@ -1,5 +1,8 @@
 """What `hilgate doctor` makes of facts about the host: tables of facts, and the verdict on each."""
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.clock import ClockStatus
-from agent.doctor import host, kernel, limits, serialport, service, storage, system, timekeeping
+from agent.doctor import host, kernel, limits, secrets, serialport, service, storage, system, timekeeping
 from agent.doctor.finding import Finding, mib
 from agent.doctor.kernel import Modules
 from agent.doctor.limits import Limits
-from agent.doctor.locks import Holder, lock_owners
+from agent.doctor.locks import Holder, lock_owners, unit_of
 from agent.doctor.serialport import Port
 from agent.doctor.storage import Facts
 from agent.doctor.system import System
@@ -126,14 +129,91 @@ FREE = Port(
             "end it: kill 71",
         ),
         (Port("/dev/ttyUSB0", True, holders=[Holder(42, "hilgate")]), "ok", "agent (pid 42) has it", ""),
+        (
+            # Nobody knows the pid where the settings name no store.
+            Port("/dev/ttyUSB0", True, holders=[Holder(43, "hilgate", "hilgate@rig-07.service")]),
+            "ok",
+            "agent (pid 43) has it",
+            "",
+        ),
+        (
+            Port("/dev/ttyUSB0", True, holders=[Holder(44, "hilgate", "hilgate@rig-08.service")]),
+            "failed",
+            "held by hilgate (pid 44)",
+            "name another here, or systemctl disable --now hilgate@rig-08.service",
+        ),
+        (
+            Port("/dev/ttyS0", True, group="root", user="hilgate", allowed=False, group_may=False),
+            "failed",
+            "user hilgate may not open it",
+            'KERNEL=="ttyS0", GROUP="dialout", MODE="0660"',
+        ),
+        (
+            Port("/dev/ttyS0", True, group="root", user="joe", allowed=False),
+            "failed",
+            "it is group root's",
+            "a udev rule",
+        ),
     ],
 )
 def test_serial_ports(port: Port, verdict: str, found: str, todo: str) -> None:
-    (one,) = serialport.judge(port, agent_pid=42)
+    (one,) = serialport.judge(port, agent_pid=42, bench="rig-07")
     assert one.verdict == verdict
     assert found in one.found
     assert todo in one.todo
     assert bool(one.todo) == (verdict != "ok")
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit"),
+    [
+        ("0::/system.slice/system-hilgate.slice/hilgate@rig-07.service\n", "hilgate@rig-07.service"),
+        ("12:cpu:/\n0::/system.slice/chrony.service/sub\n", "chrony.service"),
+        ("0::/user.slice/user-0.slice/user@0.service/app.slice/x.service\n", ""),
+        ("0::/\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_service_of_a_process(cgroup: str, unit: str) -> None:
+    assert unit_of(cgroup) == unit
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that everybody may pass, as pytest's are not."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask for another user")
+def test_root_asks_for_the_service(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "SERVICE_USER", "nobody")  # there is no hilgate on a machine without a bench
+    shut, key = folder / "shut", folder / "key.pem"
+    shut.mkdir(mode=0o700)
+    for path, mode, may in ((key, 0o600, False), (key, 0o644, True), (shut / "key.pem", 0o644, False)):
+        path.write_text("key")
+        path.chmod(mode)
+        assert host.service_may(path) is may
+        assert not host.service_may(path, write=True)
+    key.chmod(0o666)
+    assert host.service_may(key, write=True)
+    monkeypatch.setattr(host, "SERVICE_USER", "nobody-of-that-name")
+    assert host.service_may(shut / "key.pem")
+
+
+def test_a_key_that_only_root_can_read() -> None:
+    found = secrets.judge(secrets.Facts("plc.connection.key", Path("/etc/hilgate/k.pem"), 0o600, hidden=True))
+    assert found.verdict == "failed"
+    assert found.todo == "chgrp hilgate /etc/hilgate/k.pem && chmod 640 /etc/hilgate/k.pem"
+
+
+def test_a_store_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    monkeypatch.setattr(storage, "PRIVATE", tmp_path / "private")
+    (tmp_path / "rig-07").symlink_to(tmp_path / "private/hilgate/rig-07")
+    assert storage.judge_shut(tmp_path / "rig-07").verdict == "not-checked"
+    assert storage.judge_shut(tmp_path / "rig-08").verdict == "failed"
 
 
 LOCKS = """\
@@ -177,6 +257,8 @@ STORE = Facts(
         ({"there": False, "writable": False}, "/var/lib/hilgate/rig-07", "failed", "does not let us make it"),
         ({"free": 100 * MIB}, "disk", "warning", "the outbox may grow to 1,024 MiB"),
         ({"free": 100 * MIB, "used": 1000 * MIB}, "disk", "ok", "100 MiB free"),
+        ({"free": 15 * MIB, "wanted": 8 * MIB}, "disk", "failed", "the store needs 16 MiB to go on"),
+        ({"free": 0, "used": 1024 * MIB}, "disk", "failed", "0 MiB free"),
         ({"filesystem": "nfs4"}, "disk", "warning", "not safe on a network file system"),
         ({"damage": "row 7 missing"}, "integrity", "failed", "row 7 missing"),
         ({"unread": "there is no database yet"}, "integrity", "not-checked", "no database yet"),
